@@ -1,0 +1,220 @@
+/* curl.c: the multi interface: libcurl says which sockets and what time to wait for, and is told what came. */
+#include "curl.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+/* A thread's libcurl. */
+typedef struct driver {
+    CURLM *multi;
+    uv_loop_t *loop;
+    uv_timer_t timer;
+} driver;
+
+/* A socket that libcurl waits for. */
+typedef struct watch {
+    uv_poll_t poll;
+    driver *driver;
+    curl_socket_t socket;
+} watch;
+
+static const char driver_key;
+
+/* ---- What came ---- */
+
+/* collect wakes the fibers whose transfers have ended. */
+static void collect(driver *d) {
+    int left;
+    for (CURLMsg *m; (m = curl_multi_info_read(d->multi, &left));) {
+        char *private = NULL;
+        if (m->msg != CURLMSG_DONE || curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &private) != CURLE_OK) continue;
+        td_transfer *transfer = (td_transfer *)(void *)private;
+        transfer->done = true;
+        transfer->result = m->data.result;
+        td_fiber_wake(transfer->fiber);
+    }
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events) {
+    watch *w = poll->data;
+    driver *d = w->driver; /* w may be closed by libcurl in this call */
+    int flags = status < 0 ? CURL_CSELECT_ERR : 0, running;
+    if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
+    if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
+    curl_multi_socket_action(d->multi, w->socket, flags, &running);
+    collect(d);
+}
+
+static void on_time(uv_timer_t *timer) {
+    driver *d = timer->data;
+    int running;
+    curl_multi_socket_action(d->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    collect(d);
+}
+
+/* ---- What to wait for ---- */
+
+static void watch_closed(uv_handle_t *handle) {
+    free(handle->data);
+}
+
+/* watch_new begins to watch a socket. NULL on failure. */
+static watch *watch_new(driver *d, curl_socket_t socket) {
+    watch *w = calloc(1, sizeof *w);
+    if (!w) return NULL;
+    w->poll.data = w;
+    w->driver = d;
+    w->socket = socket;
+    if (uv_poll_init_socket(d->loop, &w->poll, socket) == 0) {
+        curl_multi_assign(d->multi, socket, w);
+        return w;
+    }
+    free(w);
+    return NULL;
+}
+
+/* set_socket is libcurl's CURLMOPT_SOCKETFUNCTION. */
+static int set_socket(CURL *easy, curl_socket_t socket, int what, void *arg, void *known) {
+    driver *d = arg;
+    watch *w = known;
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        if (!w) return 0;
+        curl_multi_assign(d->multi, socket, NULL);
+        uv_close((uv_handle_t *)&w->poll, watch_closed);
+        return 0;
+    }
+    if (!w) w = watch_new(d, socket);
+    if (!w) return -1; /* libcurl then fails the transfer */
+    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    return uv_poll_start(&w->poll, events, on_ready) < 0 ? -1 : 0;
+}
+
+/* set_timer is libcurl's CURLMOPT_TIMERFUNCTION. */
+static int set_timer(CURLM *multi, long timeout_ms, void *arg) {
+    driver *d = arg;
+    (void)multi;
+    if (timeout_ms < 0) {
+        uv_timer_stop(&d->timer);
+        return 0;
+    }
+    uv_update_time(d->loop);
+    return uv_timer_start(&d->timer, on_time, (uint64_t)timeout_ms, 0) < 0 ? -1 : 0;
+}
+
+/* ---- A thread's driver ---- */
+
+static void driver_closed(uv_handle_t *timer) {
+    free(timer->data);
+}
+
+static void driver_free(void *arg) {
+    driver *d = arg;
+    curl_multi_cleanup(d->multi);
+    uv_close((uv_handle_t *)&d->timer, driver_closed);
+}
+
+static void init_library(void) {
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* driver_new makes this thread's driver. */
+static driver *driver_new(td_thread *thread) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_library);
+    driver *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->loop = td_thread_loop(thread);
+    d->timer.data = d;
+    d->multi = curl_multi_init();
+    if (!d->multi || uv_timer_init(d->loop, &d->timer) < 0) {
+        curl_multi_cleanup(d->multi);
+        free(d);
+        return NULL;
+    }
+    curl_multi_setopt(d->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
+    curl_multi_setopt(d->multi, CURLMOPT_SOCKETDATA, d);
+    curl_multi_setopt(d->multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
+    if (td_thread_set_local(thread, &driver_key, d, driver_free) == 0) return d;
+    driver_free(d);
+    return NULL;
+}
+
+/* driver_get returns this thread's driver; NULL without memory. */
+static driver *driver_get(void) {
+    td_thread *thread = td_thread_self();
+    driver *d = td_thread_local(thread, &driver_key);
+    return d ? d : driver_new(thread);
+}
+
+/* ---- Transfers ---- */
+
+/* discard frees a transfer that no fiber owns. */
+static void discard(td_transfer *transfer) {
+    if (transfer->multi) curl_multi_remove_handle(transfer->multi, transfer->easy);
+    curl_easy_cleanup(transfer->easy);
+    transfer->easy = NULL;
+    transfer->free_fn(transfer);
+}
+
+static void release(td_hold *hold) {
+    discard(td_container(hold, td_transfer, hold));
+}
+
+int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer), td_failure *failure) {
+    transfer->free_fn = free_fn;
+    transfer->fiber = td_fiber_self();
+    if (driver_get()) transfer->easy = curl_easy_init();
+    if (!transfer->easy) {
+        discard(transfer);
+        return td_failure_memory(failure);
+    }
+    curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(transfer->easy, CURLOPT_QUICK_EXIT, 1L); /* else it is joined with the thread that resolves a name */
+    curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, (void *)transfer);
+    curl_easy_setopt(transfer->easy, CURLOPT_ERRORBUFFER, transfer->text);
+    td_hold_push(transfer->fiber, &transfer->hold, release);
+    return 0;
+}
+
+/* code_of is the code that handlers see. */
+static const char *code_of(CURLcode result) {
+    switch (result) {
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL: return "invalid";
+    case CURLE_OUT_OF_MEMORY: return "memory";
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT: return "connect";
+    case CURLE_OPERATION_TIMEDOUT: return "timeout";
+    case CURLE_LOGIN_DENIED:
+    case CURLE_AUTH_ERROR: return "denied";
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_USE_SSL_FAILED: return "tls";
+    default: return "io";
+    }
+}
+
+int td_curl_perform(td_transfer *transfer, td_failure *failure) {
+    driver *d = driver_get();
+    CURLMcode added = d ? curl_multi_add_handle(d->multi, transfer->easy) : CURLM_OUT_OF_MEMORY;
+    if (added != CURLM_OK) {
+        return td_failure_set(failure, added == CURLM_OUT_OF_MEMORY ? "memory" : "io", "%s", curl_multi_strerror(added));
+    }
+    transfer->multi = d->multi;
+    while (!transfer->done) td_fiber_park();
+    if (transfer->result == CURLE_OK) return 0;
+    const char *text = transfer->text[0] ? transfer->text : curl_easy_strerror(transfer->result);
+    return td_failure_set(failure, code_of(transfer->result), "%s", text);
+}
+
+void td_curl_end(td_transfer *transfer) {
+    td_hold_take(&transfer->hold);
+    discard(transfer);
+}

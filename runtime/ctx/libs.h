@@ -1,0 +1,16 @@
+/* libs.h: the modules that handlers require to reach the world. Each is an opener for td_module (runtime/vm/vm.h) that
+   pushes the module's table [-0, +1].
+
+   Their functions wait on the fiber that the job runs on: the thread goes on with other jobs. Called where no fiber is
+   (while a handler file is loaded) they raise an error that says so. When a fiber is dropped in the middle of a wait,
+   what the call held is released: the child process killed, the connection closed. */
+#ifndef TD_LIBS_H
+#define TD_LIBS_H
+
+#include <lua.h>
+
+int td_mail_open(lua_State *L);    /* tidemill.mail */
+int td_process_open(lua_State *L); /* tidemill.process */
+int td_pg_open(lua_State *L);      /* tidemill.pg; needs td_query_setup (runtime/store/query.h) on the thread */
+
+#endif

@@ -1,0 +1,378 @@
+/* pg_test.c: tidemill.pg and the store's queries from fibers, against a real PostgreSQL (TIDEMILL_TEST_DATABASE). */
+#include "lib_fixture.h"
+
+#include "../../runtime/store/query.h"
+
+#include <libpq-fe.h>
+
+enum { MANY = 100 };
+
+#define PG "local pg = require 'tidemill.pg'; local tidemill = require 'tidemill'; local arg, number = ...; "            \
+           "local function show(rows, message, code) if not rows then return code .. ': ' .. message end "               \
+           "local out = {} for i, row in ipairs(rows) do local fields = {} for k, v in pairs(row) do "                   \
+           "fields[#fields + 1] = k .. '=' .. (math.type(v) or type(v)) .. ' ' .. tostring(v) end "                      \
+           "table.sort(fields) out[i] = table.concat(fields, ', ') end "                                                 \
+           "return rows.count .. ': ' .. table.concat(out, '; ') end "
+
+/* ---- Set-up: a pool on the thread, and a connection of the test's own ---- */
+
+static PGconn *watcher;
+
+typedef struct setup {
+    lib *t;
+    const char *url;
+    int connections, rc;
+    tidemill_error err;
+} setup;
+
+static void do_setup(void *arg) {
+    setup *s = arg;
+    s->rc = td_query_setup(s->t->thread, s->url, s->connections, &s->err);
+}
+
+/* with_pool gives the thread its connections. */
+static void with_pool(lib *t, const char *url, int connections) {
+    setup s = { .t = t, .url = url ? url : getenv("TIDEMILL_TEST_DATABASE"), .connections = connections };
+    lib_on_thread(t, do_setup, &s);
+    assert_int_equal(s.rc, 0);
+}
+
+/* ask returns the first field of a query's first row, as a number. */
+static int ask(const char *sql) {
+    PGresult *result = PQexec(watcher, sql);
+    int value = PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) ? atoi(PQgetvalue(result, 0, 0)) : -1;
+    PQclear(result);
+    return value;
+}
+
+static int connect_watcher(void **state) {
+    (void)state;
+    const char *url = getenv("TIDEMILL_TEST_DATABASE");
+    if (!url) {
+        fprintf(stderr, "TIDEMILL_TEST_DATABASE is not set; give the URL of a PostgreSQL to test on\n");
+        return -1;
+    }
+    watcher = PQconnectdb(url);
+    if (PQstatus(watcher) == CONNECTION_OK) return 0;
+    fprintf(stderr, "%s\n", PQerrorMessage(watcher));
+    return -1;
+}
+
+static int close_watcher(void **state) {
+    (void)state;
+    PQfinish(watcher);
+    return 0;
+}
+
+/* ---- Values ---- */
+
+static void values_come_back_as_their_types(void **state) {
+    static const char *const cases[][2] = {
+        { "9223372036854775807::int8", "integer 9223372036854775807" },
+        { "'-9223372036854775808'::int8", "integer -9223372036854775808" },
+        { "7::int2", "integer 7" },
+        { "-7::int4", "integer -7" },
+        { "0.1::float8", "float 0.1" },
+        { "1::float8", "float 1.0" },
+        { "1e300::float8", "float 1e+300" },
+        { "'-0'::float8", "float -0.0" },
+        { "'Infinity'::float8", "float inf" },
+        { "'-Infinity'::float8", "float -inf" },
+        { "0.1::float4", "float 0.1" },
+        { "12345678901234567890.10::numeric", "string 12345678901234567890.10" },
+        { "true", "boolean true" },
+        { "false", "boolean false" },
+        { "''::text", "string " },
+        { "'z\xc3\xbc'::text", "string z\xc3\xbc" },
+        { "'\\x00ff'::bytea", "string \\x00ff" },
+        { "'{1,2}'::int[]", "string {1,2}" },
+        { "date '2030-01-31'", "string 2030-01-31" },
+        { "'9007199254740993'::jsonb", "integer 9007199254740993" },
+        { "'\"text\"'::json", "string text" },
+    };
+    lib *t = *state;
+    char sql[200], expected[200];
+    with_pool(t, NULL, 0);
+    for (size_t i = 0; i < TD_COUNT(cases); i++) {
+        snprintf(sql, sizeof sql, "select %s as v", cases[i][0]);
+        snprintf(expected, sizeof expected, "1: v=%s", cases[i][1]);
+        ASSERT_RUN(t, PG "return show(pg.query(arg))", sql, expected);
+    }
+    ASSERT_RUN(t, PG "local v = pg.query(\"select 'NaN'::float8 as v\")[1].v return tostring(v ~= v)", "", "true");
+    ASSERT_RUN(t, PG "local v = pg.query([[select '{\"a\": [1, null, 0.5]}'::jsonb as v]])[1].v "
+                     "return ('%s %s %s %s'):format(v.a[1], v.a[2] == tidemill.null, v.a[3], tidemill.is_array(v.a))",
+               "", "1 true 0.5 true");
+    ASSERT_RUN(t, PG "local v = pg.query('select null as v, 1 as w')[1] return tostring(v.v) .. v.w", "", "nil1");
+}
+
+static void parameters_go_in_exactly(void **state) {
+    static const char *const cases[][2] = {
+        { "select $1::int8 as v', -9007199254740993", "1: v=integer -9007199254740993" },
+        { "select $1::float8 as v', 0.1", "1: v=float 0.1" },
+        { "select $1::float8 as v', -0.0", "1: v=float -0.0" },
+        { "select $1::float8 as v', 1e300", "1: v=float 1e+300" },
+        { "select $1::float8 as v', -math.huge", "1: v=float -inf" },
+        { "select $1::bool as v', false", "1: v=boolean false" },
+        { "select $1::text as v', [[it\\'s]]", "1: v=string it\\'s" },
+        { "select $1::text is null as v', nil", "1: v=boolean true" },
+        { "select $1::text is null as v', tidemill.null", "1: v=boolean true" },
+        { "select $1::jsonb as v', 'null'", "1: v=userdata userdata: (nil)" },
+        { "select $1::jsonb ->> $2 as v', { a = 9007199254740993 }, 'a'", "1: v=string 9007199254740993" },
+        { "select $1::jsonb::text as v', {}", "1: v=string {}" },
+        { "select $1::jsonb::text as v', tidemill.array{}", "1: v=string []" },
+        { "select $1::int + $2::int as v', 1, nil, 2", NULL },
+        { "select $1::int + $2 + $3 as v', 1, 2, 3", "1: v=integer 6" },
+    };
+    lib *t = *state;
+    char script[2000];
+    with_pool(t, NULL, 0);
+    for (size_t i = 0; i < TD_COUNT(cases); i++) {
+        snprintf(script, sizeof script, PG "return show(pg.query('%s))", cases[i][0]);
+        char *text = lib_run(t, script, "");
+        if (cases[i][1]) assert_string_equal(text, cases[i][1]);
+        else assert_non_null(strstr(text, "08P01: bind message supplies 3 parameters"));
+        free(text);
+    }
+}
+
+static void count_tells_what_was_changed(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    PQclear(PQexec(watcher, "drop table if exists pg_test; create table pg_test (id int primary key)"));
+    ASSERT_RUN(t, PG "return show(pg.query('insert into pg_test select generate_series(1, 5)'))", "", "5: ");
+    ASSERT_RUN(t, PG "return show(pg.query('delete from pg_test where id > 3 returning id'))", "",
+               "2: id=integer 4; id=integer 5");
+    ASSERT_RUN(t, PG "return show(pg.query('select id from pg_test where false'))", "", "0: ");
+    ASSERT_RUN(t, PG "return show(pg.query('create index on pg_test (id)'))", "", "0: ");
+    ASSERT_RUN(t, PG "return show(pg.query(''))", "", "0: ");
+    PQclear(PQexec(watcher, "drop table pg_test"));
+}
+
+/* ---- Errors ---- */
+
+static void the_database_says_what_is_wrong(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    ASSERT_RUN(t, PG "return show(pg.query('select 1/0'))", "", "22012: division by zero");
+    ASSERT_RUN(t, PG "return show(pg.query('selct'))", "", "42601: syntax error at or near \"selct\"");
+    ASSERT_RUN(t, PG "return show(pg.query('select 1; select 2'))", "",
+               "42601: cannot insert multiple commands into a prepared statement");
+    ASSERT_RUN(t, PG "return show(pg.query('select 1/(3 - v) as v from generate_series(1, 5) v'))", "",
+               "22012: division by zero");
+    ASSERT_RUN(t, PG "return show(pg.query('copy (select 1) to stdout'))", "",
+               "invalid: copy to or from the client is not possible here");
+    ASSERT_RUN(t, PG "return show(pg.query('select $1', 'a\\0'))", "",
+               "22021: parameter $1: a NUL byte has no place in PostgreSQL's text");
+    ASSERT_RUN(t, PG "return show(pg.query('select $1, $2', 1, print))", "", "invalid: parameter $2: a function cannot be sent");
+    ASSERT_RUN(t, PG "return show(pg.query('select $1', { a = { 0/0 } }))", "",
+               "invalid: parameter $1.a[1]: NaN has no JSON form");
+    ASSERT_RUN(t, PG "return show(pg.query('select 2 as v'))", "", "1: v=integer 2");
+}
+
+static void an_error_leaves_the_connection_in_use(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    ASSERT_RUN(t, PG "local a = pg.query('select pg_backend_pid() as pid')[1].pid; pg.query('select 1/0') "
+                     "return tostring(a == pg.query('select pg_backend_pid() as pid')[1].pid)", "", "true");
+}
+
+static void nothing_of_a_session_reaches_the_next_query(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    ASSERT_RUN(t, PG "return show(pg.query('begin'))", "",
+               "state: the statement left a transaction open, which was rolled back: each statement is a transaction of its "
+               "own here; put what belongs together into one statement or function");
+    ASSERT_RUN(t, PG "pg.query('set statement_timeout = 12345') return show(pg.query('show statement_timeout'))", "",
+               "1: statement_timeout=string 0");
+    ASSERT_RUN(t, PG "pg.query('select 1 as a into temp pg_test_t') "
+                     "return show(pg.query(\"select to_regclass('pg_test_t') is null as v\"))", "", "1: v=boolean true");
+    EVENTUALLY(ask("select count(*) from pg_stat_activity where state like 'idle in%'") == 0);
+}
+
+static void without_a_database_it_says_so(void **state) {
+    lib *t = *state;
+    ASSERT_RUN(t, PG "return show(pg.query('select 1'))", "", "state: there is no database to ask on this thread");
+    with_pool(t, "postgresql:///x?host=/no/such/folder", 1);
+    char *text = lib_run(t, PG "return show(pg.query('select 1'))", "");
+    assert_non_null(strstr(text, "connect: the database cannot be reached: connection to server on socket"));
+    free(text);
+}
+
+static void outside_a_job_it_raises(void **state) {
+    (void)state;
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    luaL_requiref(L, "tidemill.pg", td_pg_open, 1);
+    lua_getfield(L, -1, "query");
+    lua_pushstring(L, "select 1");
+    assert_int_equal(lua_pcall(L, 1, 1, 0), LUA_ERRRUN);
+    assert_string_equal(lua_tostring(L, -1), "tidemill.pg.query: can only be called while a job runs");
+    lua_close(L);
+}
+
+/* ---- Connections that are lost ---- */
+
+static void a_lost_connection_is_made_anew(void **state) {
+    lib *t = *state;
+    char sql[100];
+    with_pool(t, NULL, 1);
+    char *pid = lib_run(t, PG "return pg.query('select pg_backend_pid() as pid')[1].pid", "");
+    snprintf(sql, sizeof sql, "select pg_terminate_backend(%s)::int", pid);
+    assert_int_equal(ask(sql), 1);
+    snprintf(sql, sizeof sql, "select count(*) from pg_stat_activity where pid = %s", pid);
+    EVENTUALLY(ask(sql) == 0);
+    ASSERT_RUN(t, PG "return show(pg.query('select 1 as v'))", "", "1: v=integer 1");
+    free(pid);
+}
+
+static void a_connection_lost_in_a_query_leaves_its_outcome_unknown(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    job *j = job_start(t, PG "return show(pg.query('select pg_sleep(1000) /* lost */'))", "", 0);
+    EVENTUALLY(ask("select count(pg_terminate_backend(pid)) from pg_stat_activity where query like '%/* lost */%' and "
+                   "wait_event = 'PgSleep'") == 1);
+    job_wait(j);
+    assert_non_null(strstr(j->text, "whether the statement took effect is unknown"));
+    job_free(j);
+    ASSERT_RUN(t, PG "return show(pg.query('select 1 as v'))", "", "1: v=integer 1");
+}
+
+/* ---- Jobs that are stopped ---- */
+
+#define SLEEPING "select count(*) from pg_stat_activity where query like '%%/* %s */%%' and wait_event = 'PgSleep'"
+
+static void a_dropped_job_cancels_its_query(void **state) {
+    lib *t = *state;
+    char sql[200];
+    snprintf(sql, sizeof sql, SLEEPING, "dropped");
+    with_pool(t, NULL, 1);
+    job *j = job_start(t, PG "pg.query('select pg_sleep(1000) /* dropped */')", "", 0);
+    job *waiting = job_start(t, PG "return show(pg.query('select 1 as v'))", "", 0);
+    job *hopeless = job_start(t, PG "pg.query('select 2')", "", 0);
+    EVENTUALLY(ask(sql) == 1);
+    job_drop(hopeless);
+    assert_false(waiting->done);
+    job_drop(j);
+    EVENTUALLY(ask(sql) == 0);
+    job_wait(waiting);
+    assert_string_equal(waiting->text, "1: v=integer 1");
+    job_free(waiting);
+}
+
+static void a_thread_that_stops_cancels_its_queries(void **state) {
+    lib *t = *state;
+    char sql[200];
+    snprintf(sql, sizeof sql, SLEEPING, "stopped");
+    with_pool(t, NULL, 2);
+    job *a = job_start(t, PG "pg.query('select pg_sleep(1000) /* stopped */')", "", 0);
+    job *b = job_start(t, PG "pg.query('select pg_sleep(1000) /* stopped */')", "", 0);
+    job *c = job_start(t, PG "pg.query('select 1')", "", 0);
+    EVENTUALLY(ask(sql) == 2);
+    td_thread_stop(t->thread);
+    t->thread = NULL;
+    EVENTUALLY(ask(sql) == 0);
+    job_free(a);
+    job_free(b);
+    job_free(c);
+}
+
+static void nothing(void *arg) {
+    (void)arg;
+}
+
+static void jobs_are_dropped_at_every_moment(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 2);
+    int before = open_files();
+    for (int i = 0; i < MANY; i++) {
+        job *j = job_start(t, PG "while true do pg.query('set work_mem = 1000') pg.query('select 1') end", "", 0);
+        for (int k = 0; k < i % 20; k++) lib_on_thread(t, nothing, NULL);
+        job_drop(j);
+    }
+    ASSERT_RUN(t, PG "return show(pg.query('select 1 as v'))", "", "1: v=integer 1");
+    EVENTUALLY(open_files() <= before + 2);
+}
+
+static void running_out_of_lua_memory_loses_nothing(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    job *j = job_start_limited(t, PG "pg.query('select generate_series(1, 100000000) as v')", "", 0, 4 << 20);
+    job_wait(j);
+    assert_true(j->raised);
+    assert_string_equal(j->text, "not enough memory");
+    job_free(j);
+    ASSERT_RUN(t, PG "return show(pg.query('select 1 as v'))", "", "1: v=integer 1");
+}
+
+static void each_lua_allocation_may_fail(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    lib_fail_each_allocation(t,
+                             PG "fail_after(arg) local r = pg.query(\"select $1::jsonb as a, $2::text as b\", { 1 }, 'x') "
+                                "fail_after(-1) return r[1].a[1] .. r[1].b .. r.count",
+                             "1x1", 5);
+}
+
+/* ---- Many ---- */
+
+static void more_queries_than_connections_take_turns_in_order(void **state) {
+    static const char script[] = PG "return pg.query([[insert into pg_test_log values (default, $1) "
+                                    "returning pg_backend_pid() as pid]], number)[1].pid";
+    lib *t = *state;
+    job *jobs[MANY];
+    PQclear(PQexec(watcher, "drop table if exists pg_test_log; create table pg_test_log (at serial, number int)"));
+    with_pool(t, NULL, 1);
+    for (int i = 0; i < MANY; i++) jobs[i] = job_start(t, script, "", i);
+    for (int i = 0; i < MANY; i++) {
+        job_wait(jobs[i]);
+        assert_string_equal(jobs[i]->text, jobs[0]->text); /* one connection */
+    }
+    for (int i = 0; i < MANY; i++) job_free(jobs[i]);
+    assert_int_equal(ask("select count(*) from pg_test_log where at = number + 1"), MANY);
+    PQclear(PQexec(watcher, "drop table pg_test_log"));
+}
+
+/* Each of them waits for a lock that is given up only when all of them wait. */
+static void queries_wait_at_the_same_time_on_one_thread(void **state) {
+    enum { TOGETHER = 20 };
+    lib *t = *state;
+    job *jobs[TOGETHER];
+    with_pool(t, NULL, TOGETHER);
+    assert_int_equal(ask("select 1 from pg_advisory_lock(7111)"), 1);
+    for (int i = 0; i < TOGETHER; i++) {
+        jobs[i] = job_start(t, PG "return show(pg.query('select $1::int as v from pg_advisory_xact_lock_shared(7111)', "
+                                  "number))", "", i);
+    }
+    EVENTUALLY(ask("select count(*) from pg_locks where objid = 7111 and not granted") == TOGETHER);
+    assert_int_equal(ask("select 1 from pg_advisory_unlock(7111)"), 1);
+    for (int i = 0; i < TOGETHER; i++) {
+        char expected[40];
+        snprintf(expected, sizeof expected, "1: v=integer %d", i);
+        job_wait(jobs[i]);
+        assert_string_equal(jobs[i]->text, expected);
+        job_free(jobs[i]);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        LIB_TEST(values_come_back_as_their_types),
+        LIB_TEST(parameters_go_in_exactly),
+        LIB_TEST(count_tells_what_was_changed),
+        LIB_TEST(the_database_says_what_is_wrong),
+        LIB_TEST(an_error_leaves_the_connection_in_use),
+        LIB_TEST(nothing_of_a_session_reaches_the_next_query),
+        LIB_TEST(without_a_database_it_says_so),
+        LIB_TEST(outside_a_job_it_raises),
+        LIB_TEST(a_lost_connection_is_made_anew),
+        LIB_TEST(a_connection_lost_in_a_query_leaves_its_outcome_unknown),
+        LIB_TEST(a_dropped_job_cancels_its_query),
+        LIB_TEST(a_thread_that_stops_cancels_its_queries),
+        LIB_TEST(jobs_are_dropped_at_every_moment),
+        LIB_TEST(running_out_of_lua_memory_loses_nothing),
+        LIB_TEST(each_lua_allocation_may_fail),
+        LIB_TEST(more_queries_than_connections_take_turns_in_order),
+        LIB_TEST(queries_wait_at_the_same_time_on_one_thread),
+    };
+    return cmocka_run_group_tests(tests, connect_watcher, close_watcher);
+}
