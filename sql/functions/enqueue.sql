@@ -1,0 +1,121 @@
+-- lane_for: the lane of a queue, task and given priority; made when there is none.
+create or replace function tidemill.lane_for(queue text, task text, priority int) returns int
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    found_id int;
+begin
+    select min(l.id) into found_id from tidemill.lane l
+        where l.queue = lane_for.queue and l.task = lane_for.task and l.priority is not distinct from lane_for.priority;
+    if found_id is null then
+        insert into tidemill.lane (queue, task, priority) values (lane_for.queue, lane_for.task, lane_for.priority)
+            returning lane.id into found_id;
+    end if;
+    return found_id;
+end $$;
+
+-- take_key: makes new_job the job that stands for a key, or returns the one that does. Waits for another caller's open
+-- transaction on the same key. A window counts from the standing job's enqueue, whatever became of it; without one the
+-- job stands until it is over. The checks come in statements after the lock, so that each sees what was committed
+-- while it waited.
+create or replace function tidemill.take_key(key_hash bytea, new_job bigint, unique_for interval) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    standing tidemill.unique_job;
+begin
+    loop
+        insert into tidemill.unique_job values (key_hash, new_job, clock_timestamp()) on conflict do nothing;
+        if found then return null; end if;
+        select * into standing from tidemill.unique_job u where u.hash = key_hash for update;
+        exit when found;
+    end loop;
+    if standing.enqueued_at + unique_for > clock_timestamp()
+        or unique_for is null and exists (select from tidemill.job j where j.id = standing.job) then
+        return standing.job;
+    end if;
+    update tidemill.unique_job u set job = new_job, enqueued_at = clock_timestamp() where u.hash = key_hash;
+    return null;
+end $$;
+
+-- wake: tells sleeping processes that a queue has a job that is due. A notification takes a lock for the whole cluster
+-- until the caller commits, so it is sent only while somebody sleeps.
+create or replace function tidemill.wake(queue text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from tidemill.sleeper) then
+        perform pg_notify('tidemill', queue);
+    end if;
+end $$;
+
+-- key_hash: what identifies a unique job: its task with the key, or with its arguments in jsonb's canonical form.
+create or replace function tidemill.key_hash(task text, unique_key text, args jsonb) returns bytea
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select sha256(convert_to(length(task) || ':' || task || coalesce('key:' || unique_key, 'args:' || args::text), 'UTF8'))
+$$;
+
+-- enqueue_many: stores one job of a task for each element of args, all with the same options, in that order; all or none.
+create or replace function tidemill.enqueue_many(task text, args jsonb[], schedule_in interval default null,
+    schedule_at timestamptz default null, queue text default null, max_attempts int default null,
+    unique_for interval default null, unique_key text default null, priority int default null,
+    tags text[] default null) returns table (id bigint, duplicate boolean)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    declared tidemill.task;
+    v_lane int;
+    v_queue text;
+    v_window interval;
+    v_now timestamptz;
+    v_due timestamptz;
+    v_hash bytea;
+    v_id bigint;
+    v_standing bigint;
+    one jsonb;
+begin
+    perform tidemill.check_options(enqueue_many.task, enqueue_many.schedule_in, enqueue_many.schedule_at,
+        enqueue_many.queue, enqueue_many.max_attempts, enqueue_many.unique_for, enqueue_many.unique_key,
+        enqueue_many.priority, enqueue_many.tags);
+    if enqueue_many.args is null then perform tidemill.refuse('args', null, 'a JSON object for each job'); end if;
+    select * into declared from tidemill.task t where t.name = enqueue_many.task;
+    foreach one in array enqueue_many.args loop
+        perform tidemill.check_args(one, declared.args);
+    end loop;
+    v_queue := coalesce(enqueue_many.queue, declared.queue, 'default');
+    v_window := coalesce(enqueue_many.unique_for, declared.unique_for);
+    v_lane := tidemill.lane_for(v_queue, enqueue_many.task, enqueue_many.priority);
+    v_now := clock_timestamp();
+    v_due := greatest(v_now, coalesce(enqueue_many.schedule_at, v_now + enqueue_many.schedule_in, v_now));
+    if v_due <= v_now and cardinality(enqueue_many.args) > 0 then perform tidemill.wake(v_queue); end if;
+
+    if v_window is null and enqueue_many.unique_key is null then
+        return query insert into tidemill.job as j (id, lane, due_at, enqueued_at, max_attempts, args, tags)
+            select nextval('tidemill.job_id'), v_lane, v_due, v_now, enqueue_many.max_attempts, a.args, enqueue_many.tags
+            from unnest(enqueue_many.args) with ordinality as a(args, n) order by a.n
+            returning j.id, false;
+        return;
+    end if;
+
+    foreach one in array enqueue_many.args loop
+        v_hash := tidemill.key_hash(enqueue_many.task, enqueue_many.unique_key, one);
+        v_id := nextval('tidemill.job_id');
+        v_standing := tidemill.take_key(v_hash, v_id, v_window);
+        if v_standing is null then
+            insert into tidemill.job (id, lane, due_at, enqueued_at, max_attempts, args, tags, unique_key, unique_hash)
+            values (v_id, v_lane, v_due, v_now, enqueue_many.max_attempts, one, enqueue_many.tags,
+                enqueue_many.unique_key, v_hash);
+        end if;
+        id := coalesce(v_standing, v_id);
+        duplicate := v_standing is not null;
+        return next;
+    end loop;
+end $$;
+
+-- enqueue: stores one job in the caller's transaction; it exists when, and only when, that commits. Returns the job's id,
+-- or, with duplicate true, the id of the job that stands for the same key.
+create or replace function tidemill.enqueue(task text, args jsonb default '{}', schedule_in interval default null,
+    schedule_at timestamptz default null, queue text default null, max_attempts int default null,
+    unique_for interval default null, unique_key text default null, priority int default null,
+    tags text[] default null) returns table (id bigint, duplicate boolean)
+language sql set search_path = pg_catalog, pg_temp as $$
+    select * from tidemill.enqueue_many(task, array[args], schedule_in, schedule_at, queue, max_attempts, unique_for,
+        unique_key, priority, tags)
+$$;

@@ -1,0 +1,81 @@
+-- start_process: registers a worker process. Returns its id.
+create or replace function tidemill.start_process(name text) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+    insert into tidemill.process (name) values (name) returning id
+$$;
+
+-- publish: stores what a process's handlers declare; the newest wins. tasks is a JSON array of declarations. Returns the
+-- names of the tasks that another live process declared differently.
+create or replace function tidemill.publish(process_id bigint, tasks jsonb) returns setof text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    return query select t.name from tidemill.task t
+        join jsonb_array_elements(tasks) d on d ->> 'name' = t.name and d <> t.declared
+        join tidemill.process p on p.id = t.process and p.id <> process_id and p.stopped_at is null;
+    insert into tidemill.task (name, queue, priority, max_attempts, tags, unique_for, args, secret, declared, process)
+    select d ->> 'name', d ->> 'queue', (d ->> 'priority')::smallint, (d ->> 'max_attempts')::int,
+        case when d ? 'tags' then array(select jsonb_array_elements_text(d -> 'tags')) end,
+        (d ->> 'unique_for_ms')::float8 * interval '1 millisecond', d -> 'args',
+        case when d ? 'secret' then array(select jsonb_array_elements_text(d -> 'secret')) end, d, process_id
+    from jsonb_array_elements(tasks) d order by d ->> 'name'
+    on conflict (name) do update set queue = excluded.queue, priority = excluded.priority,
+        max_attempts = excluded.max_attempts, tags = excluded.tags, unique_for = excluded.unique_for,
+        args = excluded.args, secret = excluded.secret, declared = excluded.declared, process = excluded.process,
+        published_at = clock_timestamp();
+end $$;
+
+-- heartbeat: says that a process is alive. alive is false when it was already taken for dead: its jobs were given back,
+-- and it must stop those it runs. stop lists its running jobs that were asked to stop.
+create or replace function tidemill.heartbeat(process_id bigint, out alive boolean, out stop bigint[])
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    update tidemill.process p set heartbeat_at = clock_timestamp() where p.id = process_id and p.stopped_at is null;
+    alive := found;
+    stop := array(select r.job from tidemill.stop_request r join tidemill.job j on j.id = r.job
+        where j.process = process_id and j.lease is not null);
+end $$;
+
+-- give_back: makes jobs that a process holds available again, as lost or returned, without an attempt counted. tokens:
+-- those of its leases (null: all). Returns how many.
+create or replace function tidemill.give_back(process_id bigint, tokens bigint[], outcome text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    held bigint[];
+    leases bigint[];
+    n int;
+begin
+    with gone as (
+        delete from tidemill.lease l where l.process = process_id and (tokens is null or l.token = any (tokens))
+        returning l.token, l.jobs
+    )
+    select array_agg(j.id), array_agg(j.lease) into held, leases
+        from gone cross join unnest(gone.jobs) h(id) join tidemill.job j on j.id = h.id and j.lease = gone.token;
+    n := coalesce(cardinality(held), 0);
+    perform tidemill.finish(held, leases, array_fill(outcome, array[n]), array_fill(null::text, array[n]),
+        array_fill(null::text, array[n]), array_fill(null::jsonb, array[n]), array_fill(null::float8, array[n]))
+        where n > 0;
+    return n;
+end $$;
+
+-- stop_process: gives back what a process still holds, and notes its end.
+create or replace function tidemill.stop_process(process_id bigint, outcome text default 'returned') returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from tidemill.sleeper s where s.process = process_id;
+    update tidemill.process p set stopped_at = clock_timestamp() where p.id = process_id and p.stopped_at is null;
+    return tidemill.give_back(process_id, null, outcome);
+end $$;
+
+-- rescue: gives back the jobs of processes whose heartbeat is older than 10 s. Returns how many.
+create or replace function tidemill.rescue() returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    dead record;
+    n bigint := 0;
+begin
+    for dead in select p.id from tidemill.process p where p.stopped_at is null
+        and p.heartbeat_at < clock_timestamp() - interval '10 seconds' for update skip locked loop
+        n := n + tidemill.stop_process(dead.id, 'lost');
+    end loop;
+    return n;
+end $$;

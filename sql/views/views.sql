@@ -1,0 +1,42 @@
+-- What people read. Columns may be added at the end, and are never renamed or removed.
+
+create or replace view tidemill.jobs as
+select j.id, l.task, l.queue,
+    case when j.lease is not null then 'running' when j.due_at > clock_timestamp() then 'scheduled' else 'available' end as state,
+    coalesce(l.priority, t.priority, 1)::smallint as priority, j.attempt,
+    coalesce(j.max_attempts, t.max_attempts, 25) as max_attempts, tidemill.redact(j.args, t.secret) as args,
+    coalesce(j.tags, t.tags, '{}') as tags, j.unique_key, j.enqueued_at, j.due_at as scheduled_at, j.attempted_at,
+    null::timestamptz as finished_at, p.name as attempted_by, j.last_error, null::jsonb as result
+from tidemill.job j
+join tidemill.lane l on l.id = j.lane
+left join tidemill.task t on t.name = l.task
+left join tidemill.process p on p.id = j.process
+union all
+select f.id, f.task, f.queue, f.state, f.priority, f.attempt, f.max_attempts, tidemill.redact(f.args, t.secret), f.tags,
+    f.unique_key, f.enqueued_at, f.scheduled_at, f.attempted_at, f.finished_at, p.name, f.last_error, f.result
+from tidemill.finished f
+left join tidemill.task t on t.name = f.task
+left join tidemill.process p on p.id = f.process
+union all
+select d.id, d.task, d.queue, d.state, d.priority, d.attempt, d.max_attempts, tidemill.redact(d.args, t.secret), d.tags,
+    d.unique_key, d.enqueued_at, d.scheduled_at, d.attempted_at, d.finished_at, p.name, d.last_error, d.result
+from tidemill.dead d
+left join tidemill.task t on t.name = d.task
+left join tidemill.process p on p.id = d.process;
+
+create or replace view tidemill.attempts as
+select a.job_id, a.run, a.attempt, a.outcome, a.error, a.traceback, a.started_at, a.finished_at, p.name as worker
+from tidemill.attempt a join tidemill.process p on p.id = a.process
+union all
+select j.id, j.run, j.attempt, null, null, null, j.attempted_at, null, p.name
+from tidemill.job j join tidemill.process p on p.id = j.process where j.lease is not null;
+
+create or replace view tidemill.dead_letters as
+select j.*, d.reason, d.finished_at as died_at from tidemill.dead d join tidemill.jobs j on j.id = d.id;
+
+create or replace view tidemill.queues as
+select j.queue, count(*) filter (where j.state = 'scheduled') as scheduled,
+    count(*) filter (where j.state = 'available') as available, count(*) filter (where j.state = 'running') as running,
+    count(*) filter (where j.state = 'completed') as completed, count(*) filter (where j.state = 'cancelled') as cancelled,
+    count(*) filter (where j.state = 'dead') as dead, min(j.scheduled_at) filter (where j.state = 'available') as oldest_due
+from tidemill.jobs j group by j.queue;
