@@ -40,20 +40,24 @@ static int refuse_url(char *message, tidemill_error *err) {
     return TIDEMILL_EINVALID;
 }
 
+/* path_has_at: whether a URL's path has an "@" in it that is not encoded. */
+static bool path_has_at(const char *url) {
+    const char *authority = strstr(url, "://"), *path = authority ? strchr(authority + 3, '/') : NULL;
+    return path && memchr(path, '@', strcspn(path, "?"));
+}
+
 /* check_parts refuses what libpq accepts, but quotes later in its messages: most often the rest of a password with an
    "@" or a "/" in it. */
-static int check_parts(const PQconninfoOption *options, tidemill_error *err) {
+static int check_parts(const char *url, const PQconninfoOption *options, tidemill_error *err) {
+    const char *bad = path_has_at(url) ? "path" : NULL;
     for (const PQconninfoOption *o = options; o->keyword; o++) {
         if (!o->val) continue;
-        bool host = strcmp(o->keyword, "host") == 0, port = strcmp(o->keyword, "port") == 0;
-        bool bad = (host && o->val[0] != '@' && strchr(o->val, '@')) || (port && o->val[strspn(o->val, "0123456789,")]);
-        if (bad) {
-            return td_error_field(err, "database",
-                                  "database: the URL's %s is not valid; write an @ or / inside a password as %%40 or %%2F",
-                                  o->keyword);
-        }
+        if (strcmp(o->keyword, "host") == 0 && o->val[0] != '@' && strchr(o->val, '@')) bad = "host";
+        if (strcmp(o->keyword, "port") == 0 && o->val[strspn(o->val, "0123456789,")]) bad = "port";
     }
-    return 0;
+    if (!bad) return 0;
+    return td_error_field(err, "database",
+                          "database: the URL's %s is not valid; write an @ or / inside a password as %%40 or %%2F", bad);
 }
 
 int td_conn_check_url(const char *url, tidemill_error *err) {
@@ -62,7 +66,7 @@ int td_conn_check_url(const char *url, tidemill_error *err) {
     if (!td_utf8_valid(url, strlen(url))) return refuse_url(NULL, err);
     PQconninfoOption *options = PQconninfoParse(url, &message);
     if (!options) return message ? refuse_url(message, err) : td_error_memory(err);
-    int rc = check_parts(options, err);
+    int rc = check_parts(url, options, err);
     PQconninfoFree(options);
     return rc;
 }

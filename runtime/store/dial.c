@@ -1,8 +1,9 @@
 /* dial.c: libpq's connecting, step by step.
 
-   Each step (PQconnectStart, then PQconnectPoll as often as the socket is ready) runs in libuv's thread pool: in between,
-   libpq resolves host names, reads files (service, password, certificates) and computes for TLS and SCRAM, all of which
-   would hold the thread. A fiber that is dropped in the middle of a step leaves its attempt to the step's end. */
+   Each step (PQconnectStart, then PQconnectPoll as often as the socket is ready) runs in libuv's thread pool: in
+   between, libpq resolves host names, reads files (service, password, certificates) and computes for TLS and SCRAM, all
+   of which would hold the thread. A fiber that is dropped in the middle of a step leaves its attempt to the step's end.
+ */
 #include "dial.h"
 
 #include "conn.h"
@@ -50,16 +51,20 @@ static void connect_start(attempt *a) {
 /* take_step runs in the thread pool. */
 static void take_step(uv_work_t *work) {
     attempt *a = td_container(work, attempt, work);
-    if (a->conn) a->status = PQconnectPoll(a->conn);
-    else connect_start(a);
+    if (a->conn)
+        a->status = PQconnectPoll(a->conn);
+    else
+        connect_start(a);
 }
 
 static void step_taken(uv_work_t *work, int status) {
     attempt *a = td_container(work, attempt, work);
     (void)status;
     a->busy = false;
-    if (a->fiber) td_fiber_wake(a->fiber);
-    else attempt_free(a);
+    if (a->fiber)
+        td_fiber_wake(a->fiber);
+    else
+        attempt_free(a);
 }
 
 /* step parks until a step was taken. */
@@ -108,7 +113,8 @@ static int run_steps(attempt *a, tidemill_error *err) {
         int events = a->status == PGRES_POLLING_READING ? UV_READABLE : UV_WRITABLE;
         rc = td_wait_fd(PQsocket(a->conn), events, begun + timeout_s * UINT64_C(1000000000), NULL, err);
         if (rc == TIDEMILL_ETIMEOUT) {
-            return td_error_set(err, TIDEMILL_ECONNECT, "the database cannot be reached: no answer within %u s", timeout_s);
+            return td_error_set(err, TIDEMILL_ECONNECT, "the database cannot be reached: no answer within %u s",
+                                timeout_s);
         }
         if (rc == 0) rc = step(a, err);
         if (rc < 0) return rc;

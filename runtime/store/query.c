@@ -1,9 +1,9 @@
 /* query.c: a thread's pool of connections, and one statement's way through it.
 
-   What holds always: `free` turns are nobody's, each other turn belongs to one query, and `idle` connections are at most
-   as many as there are turns. A query gets its turn at once, or waits in the list `waiting` until one is handed to it;
-   whoever ends a query hands its turn on. So turns are given in order, and a fiber that is dropped, waiting or not, loses
-   none. */
+   What holds always: `free` turns are nobody's, each other turn belongs to one query, and `idle` connections are at
+   most as many as there are turns. A query gets its turn at once, or waits in the list `waiting` until one is handed to
+   it; whoever ends a query hands its turn on. So turns are given in order, and a fiber that is dropped, waiting or not,
+   loses none. */
 #include "query.h"
 
 #include "conn.h"
@@ -91,7 +91,8 @@ static void pass_turn(query *q) {
 }
 
 /* quiet says whether an idle connection is open, as far as can be told without asking the server. What a server sends
-   to a session that is idle, and listens to nothing, is most likely its farewell; the end of the stream follows later. */
+   to a session that is idle, and listens to nothing, is most likely its farewell; the end of the stream follows later.
+ */
 static bool quiet(PGconn *conn) {
     struct pollfd socket = { PQsocket(conn), POLLIN, 0 };
     return PQstatus(conn) == CONNECTION_OK && poll(&socket, 1, 0) == 0;
@@ -113,8 +114,10 @@ static void query_free(query *q) {
     td_list_remove(&q->link);
     PQclear(q->row);
     PQclear(q->result);
-    if (q->conn && q->clean) q->pool->idle[q->pool->idle_count++] = q->conn;
-    else td_dial_hangup(q->conn);
+    if (q->conn && q->clean)
+        q->pool->idle[q->pool->idle_count++] = q->conn;
+    else
+        td_dial_hangup(q->conn);
     if (q->turn) pass_turn(q);
     free(q);
 }
@@ -175,7 +178,8 @@ static int pass_on(query *q, PGresult *result, td_query_row_fn *row, void *arg, 
 static int take(query *q, PGresult *result, td_query_row_fn *row, void *arg, tidemill_error *err) {
     int rc;
     switch (PQresultStatus(result)) {
-    case PGRES_SINGLE_TUPLE: return pass_on(q, result, row, arg, err);
+    case PGRES_SINGLE_TUPLE:
+        return pass_on(q, result, row, arg, err);
     case PGRES_COMMAND_OK:
     case PGRES_TUPLES_OK:
     case PGRES_EMPTY_QUERY:
@@ -187,7 +191,9 @@ static int take(query *q, PGresult *result, td_query_row_fn *row, void *arg, tid
     case PGRES_COPY_BOTH:
         rc = td_error_set(err, TIDEMILL_EINVALID, "copy to or from the client is not possible here");
         break;
-    default: rc = fail(q, result, err); break;
+    default:
+        rc = fail(q, result, err);
+        break;
     }
     PQclear(result);
     return rc;
@@ -227,9 +233,10 @@ static int settle(query *q, int rc, tidemill_error *err) {
     PGTransactionStatusType state = PQtransactionStatus(q->conn);
     bool open = state == PQTRANS_INTRANS || state == PQTRANS_INERROR;
     if (rc == 0 && open) {
-        return td_error_set(err, TIDEMILL_ESTATE,
-                            "the statement left a transaction open, which was rolled back: each statement is a transaction "
-                            "of its own here; put what belongs together into one statement or function");
+        return td_error_set(
+            err, TIDEMILL_ESTATE,
+            "the statement left a transaction open, which was rolled back: each statement is a transaction "
+            "of its own here; put what belongs together into one statement or function");
     }
     q->clean = state == PQTRANS_IDLE && PQstatus(q->conn) == CONNECTION_OK &&
                (q->refused || (rc == 0 && q->result && leaves_nothing(q->result)));

@@ -1,0 +1,2 @@
+-- Registers a process.
+select tidemill.start_process($1::text)
