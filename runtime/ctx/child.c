@@ -1,8 +1,8 @@
 /* child.c: starting, killing and reaping.
 
    A child that was killed may take a while to be gone (its memory is given back first). Until then it is in the
-   thread's graveyard: a list of graves, each of which watches a pidfd and reaps. When the thread stops, the graveyard is
-   emptied by waiting, for a bounded time. */
+   thread's graveyard: a list of graves, each of which watches a pidfd and reaps. When the thread stops, the graveyard
+   is emptied by waiting, for a bounded time. */
 #include "child.h"
 
 #include "../loop/loop.h"
@@ -123,8 +123,10 @@ static bool make_pipe(int ends[2], int ours) {
 /* set_actions says what the child's descriptors are. Returns an error number. */
 static int set_actions(posix_spawn_file_actions_t *actions, const td_command *command, int in, int out, int err) {
     int rc;
-    if (command->input) rc = posix_spawn_file_actions_adddup2(actions, in, 0);
-    else rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
+    if (command->input)
+        rc = posix_spawn_file_actions_adddup2(actions, in, 0);
+    else
+        rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
     if (!rc) rc = posix_spawn_file_actions_adddup2(actions, out, 1);
     if (!rc) rc = posix_spawn_file_actions_adddup2(actions, err, 2);
     if (!rc) rc = posix_spawn_file_actions_addclosefrom_np(actions, 3);
@@ -174,7 +176,8 @@ static int fail_start(const td_command *command, int error, td_failure *failure)
         return td_failure_set(failure, "not_found", "no program %s was found", program);
     }
     if (error == ENOENT) {
-        return td_failure_set(failure, "not_found", "no program %s was found in the folders of PATH; install it, or give its whole path",
+        return td_failure_set(failure, "not_found",
+                              "no program %s was found in the folders of PATH; install it, or give its whole path",
                               program);
     }
     return td_failure_set(failure, error == ENOMEM ? "memory" : "io", "%s could not be started: %s", program,

@@ -27,7 +27,8 @@ static void collect(driver *d) {
     int left;
     for (CURLMsg *m; (m = curl_multi_info_read(d->multi, &left));) {
         char *private = NULL;
-        if (m->msg != CURLMSG_DONE || curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &private) != CURLE_OK) continue;
+        if (m->msg != CURLMSG_DONE || curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &private) != CURLE_OK)
+            continue;
         td_transfer *transfer = (td_transfer *)(void *)private;
         transfer->done = true;
         transfer->result = m->data.result;
@@ -171,7 +172,8 @@ int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer),
         return td_failure_memory(failure);
     }
     curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(transfer->easy, CURLOPT_QUICK_EXIT, 1L); /* else it is joined with the thread that resolves a name */
+    curl_easy_setopt(transfer->easy, CURLOPT_QUICK_EXIT,
+                     1L); /* else it is joined with the thread that resolves a name */
     curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, (void *)transfer);
     curl_easy_setopt(transfer->easy, CURLOPT_ERRORBUFFER, transfer->text);
     td_hold_push(transfer->fiber, &transfer->hold, release);
@@ -182,22 +184,29 @@ int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer),
 static const char *code_of(CURLcode result) {
     switch (result) {
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL: return "invalid";
-    case CURLE_OUT_OF_MEMORY: return "memory";
+    case CURLE_UNSUPPORTED_PROTOCOL:
+        return "invalid";
+    case CURLE_OUT_OF_MEMORY:
+        return "memory";
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_CONNECT: return "connect";
-    case CURLE_OPERATION_TIMEDOUT: return "timeout";
+    case CURLE_COULDNT_CONNECT:
+        return "connect";
+    case CURLE_OPERATION_TIMEDOUT:
+        return "timeout";
     case CURLE_LOGIN_DENIED:
-    case CURLE_AUTH_ERROR: return "denied";
+    case CURLE_AUTH_ERROR:
+        return "denied";
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
-    case CURLE_USE_SSL_FAILED: return "tls";
-    default: return "io";
+    case CURLE_USE_SSL_FAILED:
+        return "tls";
+    default:
+        return "io";
     }
 }
 
@@ -205,7 +214,8 @@ int td_curl_perform(td_transfer *transfer, td_failure *failure) {
     driver *d = driver_get();
     CURLMcode added = d ? curl_multi_add_handle(d->multi, transfer->easy) : CURLM_OUT_OF_MEMORY;
     if (added != CURLM_OK) {
-        return td_failure_set(failure, added == CURLM_OUT_OF_MEMORY ? "memory" : "io", "%s", curl_multi_strerror(added));
+        return td_failure_set(failure, added == CURLM_OUT_OF_MEMORY ? "memory" : "io", "%s",
+                              curl_multi_strerror(added));
     }
     transfer->multi = d->multi;
     while (!transfer->done) td_fiber_park();

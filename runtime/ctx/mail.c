@@ -1,7 +1,7 @@
 /* mail.c: tidemill.mail: send(options) sends one mail through an SMTP server.
 
-   What a call holds is a mail, which the fiber owns by way of its transfer. It is filled in by `build`, a protected call,
-   because reading Lua's tables may raise. */
+   What a call holds is a mail, which the fiber owns by way of its transfer. It is filled in by `build`, a protected
+   call, because reading Lua's tables may raise. */
 #include "libs.h"
 
 #include "mime.h"
@@ -16,7 +16,7 @@
 
 enum { RECIPIENTS_MAX = 1000, HEADER_NAME_MAX = 70, TIMEOUT_DEFAULT_S = 30 };
 #define TIMEOUT_MAX_S 86400.0
-#define SEND "tidemill.mail.send"
+#define SEND          "tidemill.mail.send"
 
 typedef struct mail {
     td_transfer transfer;
@@ -36,7 +36,8 @@ static void mail_free(td_transfer *transfer) {
     free(m);
 }
 
-/* ---- Options: each function returns 0, or -1 with the mail's failure set. The options are at stack index OPTIONS. ---- */
+/* ---- Options: each function returns 0, or -1 with the mail's failure set. The options are at stack index OPTIONS.
+ * ---- */
 
 enum { MAIL = 1, OPTIONS = 2 };
 
@@ -64,7 +65,7 @@ static int get_text(lua_State *L, mail *m, const char *name, const char **text, 
 }
 
 static int check_names(lua_State *L, mail *m) {
-    static const char *const names[] = { "url",  "username", "password", "from",    "to",      "subject",
+    static const char *const names[] = { "url",  "username", "password", "from",    "to", "subject",
                                          "text", "html",     "headers",  "timeout", NULL };
     lua_pushnil(L);
     while (lua_next(L, OPTIONS)) {
@@ -85,7 +86,8 @@ static int read_timeout(lua_State *L, mail *m) {
     int type = push_option(L, "timeout");
     m->timeout_s = type == LUA_TNIL ? TIMEOUT_DEFAULT_S : type == LUA_TNUMBER ? lua_tonumber(L, -1) : NAN;
     if (m->timeout_s > 0 && m->timeout_s <= TIMEOUT_MAX_S) return 0;
-    return td_failure_set(&m->failure, "invalid", "timeout: %s is not allowed; give a number of seconds from 0 to a day",
+    return td_failure_set(&m->failure, "invalid",
+                          "timeout: %s is not allowed; give a number of seconds from 0 to a day",
                           luaL_tolstring(L, -1, NULL));
 }
 
@@ -130,8 +132,10 @@ static int read_recipients(lua_State *L, mail *m) {
     for (; m->to_count < count; m->to_count++) {
         size_t len;
         td_address *to = &m->to[m->to_count];
-        if (type == LUA_TSTRING) lua_pushvalue(L, list);
-        else lua_rawgeti(L, list, (lua_Integer)m->to_count + 1);
+        if (type == LUA_TSTRING)
+            lua_pushvalue(L, list);
+        else
+            lua_rawgeti(L, list, (lua_Integer)m->to_count + 1);
         if (lua_type(L, -1) != LUA_TSTRING) return wrong_type(m, "to", luaL_typename(L, -1), "addresses as strings");
         const char *text = lua_tolstring(L, -1, &len);
         if (td_mime_parse("to", text, len, to, &m->failure) < 0) return -1;
@@ -170,8 +174,8 @@ static int check_header_name(mail *m, const char *name, size_t len) {
     bool good = len > 0 && len <= HEADER_NAME_MAX;
     for (size_t i = 0; i < len; i++) good = good && name[i] > ' ' && name[i] <= '~' && name[i] != ':';
     if (!good) {
-        return td_failure_set(&m->failure, "invalid", "headers: the name of a header is up to %d letters, digits and dashes",
-                              HEADER_NAME_MAX);
+        return td_failure_set(&m->failure, "invalid",
+                              "headers: the name of a header is up to %d letters, digits and dashes", HEADER_NAME_MAX);
     }
     bool ours = strncasecmp(name, "content-", 8) == 0;
     for (size_t i = 0; i < TD_COUNT(own); i++) ours = ours || strcasecmp(name, own[i]) == 0;
@@ -227,7 +231,8 @@ static int read_bodies(lua_State *L, mail *m) {
     size_t text_len, html_len;
     td_buf *b = &m->message;
     if (read_body(L, m, "text", &text, &text_len) < 0 || read_body(L, m, "html", &html, &html_len) < 0) return -1;
-    if (!text && !html) return td_failure_set(&m->failure, "invalid", "text: there is no body; give text, html or both");
+    if (!text && !html)
+        return td_failure_set(&m->failure, "invalid", "text: there is no body; give text, html or both");
     td_buf_puts(b, "MIME-Version: 1.0\r\n");
     if (!text || !html) {
         td_mime_part(b, text ? "plain" : "html", text ? text : html, text ? text_len : html_len);
@@ -243,8 +248,8 @@ static int read_bodies(lua_State *L, mail *m) {
     return 0;
 }
 
-/* build(mail, options) sets up the transfer and writes the message, or sets the mail's failure. Returns whether it is all
-   right. */
+/* build(mail, options) sets up the transfer and writes the message, or sets the mail's failure. Returns whether it is
+   all right. */
 static int build(lua_State *L) {
     mail *m = lua_touserdata(L, MAIL);
     bool identified = false;
@@ -267,16 +272,15 @@ static int build(lua_State *L) {
 
 /* explain adds to a failure to connect what libcurl leaves out: the server's last reply code. */
 static void explain(mail *m) {
-    long code = 0;
-    char text[sizeof m->failure.message];
-    curl_easy_getinfo(m->transfer.easy, CURLINFO_RESPONSE_CODE, &code);
-    snprintf(text, sizeof text, "%s", m->failure.message);
-    bool refused = code >= 400 && strcmp(m->failure.code, "io") == 0;
-    const char *kind = refused ? "refused" : m->failure.code;
-    char copy[sizeof m->failure.code];
-    snprintf(copy, sizeof copy, "%s", kind);
-    if (code >= 400) td_failure_set(&m->failure, copy, "the mail server cannot be used: %.900s (%ld)", text, code);
-    else td_failure_set(&m->failure, copy, "the mail server cannot be used: %.900s", text);
+    long reply = 0;
+    td_failure was = m->failure;
+    curl_easy_getinfo(m->transfer.easy, CURLINFO_RESPONSE_CODE, &reply);
+    if (reply < 400) {
+        td_failure_set(&m->failure, was.code, "the mail server cannot be used: %.900s", was.message);
+        return;
+    }
+    const char *code = strcmp(was.code, "io") == 0 ? "refused" : was.code;
+    td_failure_set(&m->failure, code, "the mail server cannot be used: %.900s (%ld)", was.message, reply);
 }
 
 static int transmit(mail *m) {
@@ -287,7 +291,12 @@ static int transmit(mail *m) {
     return rc < 0 ? rc : td_smtp_send(&m->transfer, &envelope, deadline_ns, &m->failure);
 }
 
-/* send(options): true, or nil, message, code. */
+/* send{url, username, password, from, to, subject, text, html, headers, timeout}: true, or nil, message, code.
+   url is smtp://host:port, which is encrypted if the server offers that, or smtps://host:port. from is an address
+   ("ann@example.com" or "Ann <ann@example.com>"), to one or a list; headers a table of further names and values;
+   timeout seconds for all of it, 30 unless given. The server takes the mail for all recipients or for none. Codes:
+   invalid, connect, timeout, tls, denied (user or password), refused (by the server, which the message quotes), io,
+   memory, and outcome: it may have been delivered, since the server's last answer is missing. */
 static int l_send(lua_State *L) {
     td_failure failure;
     td_failure_outside(L, SEND);

@@ -115,8 +115,10 @@ static void put_folded(header *h, const char *text, size_t len) {
 
 void td_mime_header(td_buf *b, const char *name, const char *text, size_t len) {
     header h = begin(b, name);
-    if (plain(text, len)) put_folded(&h, text, len);
-    else put_encoded(&h, text, len);
+    if (plain(text, len))
+        put_folded(&h, text, len);
+    else
+        put_encoded(&h, text, len);
     td_buf_puts(b, "\r\n");
 }
 
@@ -173,9 +175,10 @@ int td_mime_parse(const char *field, const char *text, size_t len, td_address *a
         path = open + 1;
     }
     if (!good_address(path, path_len)) {
-        return td_failure_set(failure, "invalid",
-                              "%s: \"%.*s\" is not allowed; give one address, as in ann@example.com or Ann <ann@example.com>",
-                              field, len < 200 ? (int)len : 200, text);
+        return td_failure_set(
+            failure, "invalid",
+            "%s: \"%.*s\" is not allowed; give one address, as in ann@example.com or Ann <ann@example.com>", field,
+            len < 200 ? (int)len : 200, text);
     }
     memcpy(address->address, path, path_len);
     address->address[path_len] = '\0';
@@ -202,8 +205,10 @@ static void put_name(header *h, const td_address *a) {
     td_buf_putc(&quoted, '"');
     h->b->failed |= name.failed || quoted.failed;
     if (!h->b->failed) {
-        if (plain(name.data, name.len) && quoted.len < LINE) put(h, quoted.data, quoted.len);
-        else put_encoded(h, name.data, name.len);
+        if (plain(name.data, name.len) && quoted.len < LINE)
+            put(h, quoted.data, quoted.len);
+        else
+            put_encoded(h, name.data, name.len);
     }
     td_buf_free(&name);
     td_buf_free(&quoted);
@@ -219,8 +224,10 @@ void td_mime_addresses(td_buf *b, const char *name, const td_address *addresses,
         }
         if (a->name_len > 0) {
             put_name(&h, a);
-            if (h.column + strlen(a->address) + 3 > LINE) fold(&h);
-            else put(&h, " ", 1);
+            if (h.column + strlen(a->address) + 3 > LINE)
+                fold(&h);
+            else
+                put(&h, " ", 1);
             put(&h, "<", 1);
         }
         put(&h, a->address, strlen(a->address));
@@ -233,8 +240,9 @@ void td_mime_addresses(td_buf *b, const char *name, const td_address *addresses,
 
 void td_mime_date(td_buf *b, int64_t time_us) {
     static const char days[][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
-    static const char months[][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" };
+    static const char months[][4] = {
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"
+    };
     time_t seconds = (time_t)(time_us / 1000000);
     struct tm t;
     gmtime_r(&seconds, &t);
@@ -265,7 +273,8 @@ static void put_quoted(header *h, const char *text, size_t len) {
 
 void td_mime_part(td_buf *b, const char *type, const char *text, size_t len) {
     header h = { b, 0 };
-    td_buf_printf(b, "Content-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n", type);
+    td_buf_printf(b, "Content-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n",
+                  type);
     for (size_t i = 0; i < len;) {
         size_t end = line_end(text + i, len - i);
         if (end > 0) {

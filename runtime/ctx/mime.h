@@ -32,7 +32,8 @@ void td_mime_addresses(td_buf *b, const char *name, const td_address *addresses,
 /* td_mime_date appends a header with the time, in UTC. */
 void td_mime_date(td_buf *b, int64_t time_us);
 
-/* td_mime_part appends the headers of a body of text of the given type ("plain", "html"), an empty line, and the body. */
+/* td_mime_part appends the headers of a body of text of the given type ("plain", "html"), an empty line, and the body.
+ */
 void td_mime_part(td_buf *b, const char *type, const char *text, size_t len);
 
 #endif

@@ -23,8 +23,8 @@ enum { BOOL = 16, INT8 = 20, INT2 = 21, INT4 = 23, JSON = 114, FLOAT4 = 700, FLO
 typedef struct call {
     td_hold hold;
     lua_State *L;
-    int rows;    /* stack index of the table of rows */
-    int raised;  /* Lua's status when a row could not be made: the error is on top of the stack */
+    int rows;   /* stack index of the table of rows */
+    int raised; /* Lua's status when a row could not be made: the error is on top of the stack */
     lua_Integer count;
     const char **params;
     size_t *offsets; /* into text, plus 1; 0: params has the string itself */
@@ -54,10 +54,14 @@ static void add_number(lua_State *L, int idx, td_buf *b) {
         return;
     }
     double value = lua_tonumber(L, idx);
-    if (isnan(value)) td_buf_puts(b, "NaN");
-    else if (isinf(value)) td_buf_puts(b, value > 0 ? "Infinity" : "-Infinity");
-    else if (value == 0 && signbit(value)) td_buf_puts(b, "-0.0"); /* a double precision column keeps the sign */
-    else td_buf_double(b, value);
+    if (isnan(value))
+        td_buf_puts(b, "NaN");
+    else if (isinf(value))
+        td_buf_puts(b, value > 0 ? "Infinity" : "-Infinity");
+    else if (value == 0 && signbit(value))
+        td_buf_puts(b, "-0.0"); /* a double precision column keeps the sign */
+    else
+        td_buf_double(b, value);
 }
 
 /* add_param takes parameter i from the stack index idx. It raises nothing. */
@@ -71,13 +75,20 @@ static int add_param(lua_State *L, call *c, int i, int idx) {
         c->params[i] = lua_tolstring(L, idx, &len);
         if (strlen(c->params[i]) == len) return 0;
         return td_failure_set(&c->failure, "22021", "%s: a NUL byte has no place in PostgreSQL's text", path);
-    case LUA_TNIL: return 0;
+    case LUA_TNIL:
+        return 0;
     case LUA_TLIGHTUSERDATA:
         if (!lua_touserdata(L, idx)) return 0; /* tidemill.null */
         return td_failure_set(&c->failure, "invalid", "%s: a userdata cannot be sent", path);
-    case LUA_TBOOLEAN: td_buf_puts(&c->text, lua_toboolean(L, idx) ? "true" : "false"); break;
-    case LUA_TNUMBER: add_number(L, idx, &c->text); break;
-    case LUA_TTABLE: problem = td_value_encode(L, idx, &c->text, path, message); break;
+    case LUA_TBOOLEAN:
+        td_buf_puts(&c->text, lua_toboolean(L, idx) ? "true" : "false");
+        break;
+    case LUA_TNUMBER:
+        add_number(L, idx, &c->text);
+        break;
+    case LUA_TTABLE:
+        problem = td_value_encode(L, idx, &c->text, path, message);
+        break;
     default:
         return td_failure_set(&c->failure, "invalid", "%s: a %s cannot be sent", path, luaL_typename(L, idx));
     }
@@ -107,10 +118,14 @@ static int take_params(lua_State *L, call *c, int first, int n) {
 
 /* push_float pushes a float8's text as the double that it stands for, whatever the locale's decimal point is. */
 static void push_float(lua_State *L, const char *text) {
-    if (strcmp(text, "NaN") == 0) lua_pushnumber(L, (lua_Number)NAN);
-    else if (strcmp(text, "Infinity") == 0) lua_pushnumber(L, (lua_Number)INFINITY);
-    else if (strcmp(text, "-Infinity") == 0) lua_pushnumber(L, -(lua_Number)INFINITY);
-    else if (strcmp(text, "-0") == 0) lua_pushnumber(L, -0.0);
+    if (strcmp(text, "NaN") == 0)
+        lua_pushnumber(L, (lua_Number)NAN);
+    else if (strcmp(text, "Infinity") == 0)
+        lua_pushnumber(L, (lua_Number)INFINITY);
+    else if (strcmp(text, "-Infinity") == 0)
+        lua_pushnumber(L, -(lua_Number)INFINITY);
+    else if (strcmp(text, "-0") == 0)
+        lua_pushnumber(L, -0.0);
     else {
         if (!lua_stringtonumber(L, text)) luaL_error(L, QUERY ": %s is not a number", text);
         lua_pushnumber(L, lua_tonumber(L, -1)); /* "1" was read as an integer */
@@ -125,13 +140,23 @@ static void push_field(lua_State *L, const PGresult *row, int column) {
     switch (PQftype(row, column)) {
     case INT2:
     case INT4:
-    case INT8: lua_pushinteger(L, (lua_Integer)strtoll(text, NULL, 10)); break;
+    case INT8:
+        lua_pushinteger(L, (lua_Integer)strtoll(text, NULL, 10));
+        break;
     case FLOAT4:
-    case FLOAT8: push_float(L, text); break;
-    case BOOL: lua_pushboolean(L, text[0] == 't'); break;
+    case FLOAT8:
+        push_float(L, text);
+        break;
+    case BOOL:
+        lua_pushboolean(L, text[0] == 't');
+        break;
     case JSON:
-    case JSONB: td_value_push(L, text, len); break;
-    default: lua_pushlstring(L, text, len); break;
+    case JSONB:
+        td_value_push(L, text, len);
+        break;
+    default:
+        lua_pushlstring(L, text, len);
+        break;
     }
 }
 
@@ -151,7 +176,8 @@ static int push_row(lua_State *L) {
     return 0;
 }
 
-/* on_row is called by the statement for each row. What is raised here is raised again when the statement was given up. */
+/* on_row is called by the statement for each row. What is raised here is raised again when the statement was given up.
+ */
 static int on_row(void *arg, const PGresult *row) {
     call *c = arg;
     lua_State *L = c->L;
@@ -182,7 +208,12 @@ static int run(call *c, const char *sql, int n) {
     return 0;
 }
 
-/* query(sql, ...): rows, with their number in rows.count; or nil, message, SQLSTATE or code. */
+/* query(sql, ...): rows, with the number of rows returned or changed in rows.count; or nil, message, code.
+   The further arguments are $1, $2, ..., whose types the server infers: strings, numbers, booleans, nil or
+   tidemill.null, and tables as JSON. A row is a table by column name, without the fields that are null: integers,
+   floats, booleans and decoded JSON, all other types as PostgreSQL writes them. The code is the SQLSTATE, or, where
+   there is none: connect, outcome (the connection was lost meanwhile), state (a transaction was left open), invalid,
+   memory, io. */
 static int l_query(lua_State *L) {
     size_t len;
     td_failure_outside(L, QUERY);

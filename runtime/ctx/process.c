@@ -24,7 +24,7 @@ enum {
     TURN = 64, /* chunks read before others have their turn; more than a pipe holds */
 };
 #define TIMEOUT_MAX_S 1e9
-#define RUN "tidemill.process.run"
+#define RUN           "tidemill.process.run"
 
 /* ---- Arguments ---- */
 
@@ -38,7 +38,8 @@ typedef struct options {
 /* plain_string returns the string at idx, or raises for another type or a NUL byte in it [-0, +0]. */
 static const char *plain_string(lua_State *L, int idx, const char *what) {
     size_t len;
-    if (lua_type(L, idx) != LUA_TSTRING) luaL_error(L, RUN ": %s: %s is not allowed; give a string", what, luaL_typename(L, idx));
+    if (lua_type(L, idx) != LUA_TSTRING)
+        luaL_error(L, RUN ": %s: %s is not allowed; give a string", what, luaL_typename(L, idx));
     const char *text = lua_tolstring(L, idx, &len);
     if (strlen(text) != len) luaL_error(L, RUN ": %s: a NUL byte is not allowed", what);
     return text;
@@ -231,10 +232,14 @@ static void feed(run *r) {
     while (r->child.in >= 0) {
         size_t left = o->input_len - r->input_done;
         ssize_t n = left ? write(r->child.in, o->input + r->input_done, left) : 0;
-        if (n > 0) r->input_done += (size_t)n;
-        else if (n < 0 && errno == EAGAIN) return;
-        else if (n < 0 && errno == EINTR) continue;
-        else finish(r, &r->child.in);
+        if (n > 0)
+            r->input_done += (size_t)n;
+        else if (n < 0 && errno == EAGAIN)
+            return;
+        else if (n < 0 && errno == EINTR)
+            continue;
+        else
+            finish(r, &r->child.in);
     }
 }
 
@@ -250,9 +255,10 @@ static int drain(run *r, int *fd, td_buf *b) {
             return 0;
         }
         if (r->out.len + r->err.len + (size_t)n > r->options->max_output) {
-            return td_failure_set(&r->failure, "limit",
-                                  "the program wrote more than max_output, %zu bytes, and was ended; give a larger max_output",
-                                  r->options->max_output);
+            return td_failure_set(
+                &r->failure, "limit",
+                "the program wrote more than max_output, %zu bytes, and was ended; give a larger max_output",
+                r->options->max_output);
         }
         td_buf_add(b, chunk, (size_t)n);
         if (b->failed) return td_failure_memory(&r->failure);
@@ -278,7 +284,8 @@ static int attend(run *r) {
         if (ended) break;
         int rc = td_wait_fd(r->epoll, UV_READABLE, deadline, NULL, &err);
         if (rc == TIDEMILL_ETIMEOUT) {
-            return td_failure_set(&r->failure, "timeout", "the program did not end within %g s, and was killed", timeout_s);
+            return td_failure_set(&r->failure, "timeout", "the program did not end within %g s, and was killed",
+                                  timeout_s);
         }
         if (rc < 0) return td_failure_error(&r->failure, &err);
     }
@@ -293,11 +300,15 @@ static int push_outcome(lua_State *L) {
     const run *r = lua_touserdata(L, 1);
     lua_createtable(L, 0, 4);
     lua_pushinteger(L, r->status);
-    if (!r->signal) lua_setfield(L, -2, "status");
-    else lua_pop(L, 1);
+    if (!r->signal)
+        lua_setfield(L, -2, "status");
+    else
+        lua_pop(L, 1);
     lua_pushinteger(L, r->signal);
-    if (r->signal) lua_setfield(L, -2, "signal");
-    else lua_pop(L, 1);
+    if (r->signal)
+        lua_setfield(L, -2, "signal");
+    else
+        lua_pop(L, 1);
     lua_pushlstring(L, r->out.data ? r->out.data : "", r->out.len);
     lua_setfield(L, -2, "stdout");
     lua_pushlstring(L, r->err.data ? r->err.data : "", r->err.len);
@@ -331,7 +342,12 @@ static int perform(lua_State *L, const td_command *command, const options *o) {
     return rc == 0 ? 1 : td_failure_push(L, &failure);
 }
 
-/* run(command, options): {status, signal, stdout, stderr}, or nil, message, code. */
+/* run(command, {stdin, cwd, env, max_output, timeout}): {status, signal, stdout, stderr}, or nil, message, code.
+   command is a list: the program, found by the worker's PATH, and its arguments; there is no shell in between. stdin is
+   a string (none: no input); env changes our environment (name = value, name = false takes it away); max_output is of
+   both outputs together, 1 MiB unless given; timeout seconds, none unless given. status is nil after a signal, signal
+   is nil without one. run ends when the program has ended; what that left in its process group is killed. Codes:
+   not_found, io, limit, timeout, memory. */
 static int l_run(lua_State *L) {
     td_failure_outside(L, RUN);
     lua_settop(L, 2);

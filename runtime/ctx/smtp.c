@@ -121,8 +121,9 @@ static int put_message(dialogue *d, const td_envelope *e) {
     if (rc < 0) return rc;
     rc = ask(d, end, sizeof end - 1, 2, "the message");
     if (rc == 0 || strcmp(d->failure->code, "refused") == 0) return rc;
-    return td_failure_set(d->failure, "outcome",
-                          "the mail server did not answer after the whole message was sent, so it may have been delivered");
+    return td_failure_set(
+        d->failure, "outcome",
+        "the mail server did not answer after the whole message was sent, so it may have been delivered");
 }
 
 /* say_goodbye ends the dialogue as the server expects it, whatever became of the message. */
