@@ -1,0 +1,31 @@
+/* job.h: one claimed job on its way through the process. The keeper makes it, an executor runs it, and the keeper frees it
+   once its end is recorded; whoever has it has it alone. */
+#ifndef TD_JOB_H
+#define TD_JOB_H
+
+#include "../store/work.h"
+#include "../vm/vm.h"
+
+struct td_executor;
+struct td_worker;
+struct td_queue_state;
+
+/* A claimed batch: its token, and how many of its jobs are not yet recorded as ended. */
+typedef struct td_lease {
+    int64_t token;
+    size_t open;
+} td_lease;
+
+typedef struct td_job {
+    td_list link;    /* the executor's: running or waiting; then the keeper's: ended */
+    td_list running; /* the keeper's list of all that it has handed out */
+    td_claimed claimed;
+    td_lease *lease;
+    struct td_queue_state *queue;
+    struct td_executor *executor;
+    struct td_worker *worker; /* NULL unless it runs */
+    uint64_t started_ns, deadline_ns;
+    td_result result;
+} td_job;
+
+#endif
