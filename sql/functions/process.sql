@@ -1,7 +1,8 @@
--- start_process: registers a worker process. Returns its id.
-create or replace function tidemill.start_process(name text) returns bigint
+-- start_process: registers a worker process. queues: the number of workers of each queue that it serves, {"default": 100}.
+-- Returns its id.
+create or replace function tidemill.start_process(name text, queues jsonb default '{}') returns bigint
 language sql set search_path = pg_catalog, pg_temp as $$
-    insert into tidemill.process (name) values (name) returning id
+    insert into tidemill.process (name, queues) values (name, queues) returning id
 $$;
 
 -- publish: stores what a process's handlers declare; the newest wins. tasks is a JSON array of declarations. Returns the

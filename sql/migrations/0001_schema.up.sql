@@ -34,6 +34,7 @@ create table tidemill.task (
 create table tidemill.process (
     id bigint generated always as identity primary key,
     name text not null,
+    queues jsonb not null default '{}',  -- what it serves: {"default": 100, ...}, the number of workers of each queue
     started_at timestamptz not null default clock_timestamp(),
     heartbeat_at timestamptz not null default clock_timestamp(),
     stopped_at timestamptz

@@ -1,0 +1,2 @@
+-- What enqueue and the operating functions notify.
+listen tidemill
