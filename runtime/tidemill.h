@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define TIDEMILL_API __attribute__((visibility("default")))
+#define TIDEMILL_API        __attribute__((visibility("default")))
 #define TIDEMILL_MUST_CHECK __attribute__((warn_unused_result))
 #else
 #define TIDEMILL_API
@@ -39,7 +39,8 @@ struct pg_conn;
 #define TIDEMILL_ERRORS(X)                                                                                             \
     X(INVALID, -1, "invalid", "an argument, option, setting or file is not allowed; the message names it")             \
     X(MEMORY, -2, "memory", "there was not enough memory")                                                             \
-    X(CONNECT, -3, "connect", "the database could not be reached, or the connection was lost before anything was done") \
+    X(CONNECT, -3, "connect",                                                                                          \
+      "the database could not be reached, or the connection was lost before anything was done")                        \
     X(SCHEMA, -4, "schema", "the database is not migrated, or was migrated by a newer version")                        \
     X(DATABASE, -5, "database", "the database refused the statement; sqlstate says why")                               \
     X(OUTCOME, -6, "outcome", "the connection was lost during a commit: whether it took effect is unknown")            \
@@ -90,20 +91,20 @@ TIDEMILL_API void tidemill_close(tidemill_client *client);
 /* How a job is to be run. A field that is left at its initial value is stored as not given, and taken from the
    task's declaration, or else from the defaults named here. */
 typedef struct tidemill_options {
-    int64_t schedule_in_ms;   /* run so much later; 0 to 100 years. Initially TIDEMILL_UNSET. */
-    int64_t schedule_at_us;   /* run at this time; a past one means now. Not together with schedule_in_ms.
-                                 Initially TIDEMILL_UNSET. */
-    const char *queue;        /* 1 to 100 bytes. NULL: the declared queue, else "default". */
-    int max_attempts;         /* 1 to 1000. TIDEMILL_UNSET_INT: declared, else 25. */
-    int64_t unique_for_ms;    /* above 0, to 10 years: no second job of the same key is accepted until so long after
-                                 the job that stands was enqueued. TIDEMILL_UNSET: declared, else none. */
-    const char *unique_key;   /* 1 to 200 bytes, within the task. NULL: where a window is given, the arguments. */
-    int priority;             /* 0 to 100, lower runs first. TIDEMILL_UNSET_INT: declared, else 1. */
-    const char *const *tags;  /* tags_count strings of 1 to 100 bytes; 20 at most. NULL: declared, else none. */
+    int64_t schedule_in_ms;  /* run so much later; 0 to 100 years. Initially TIDEMILL_UNSET. */
+    int64_t schedule_at_us;  /* run at this time; a past one means now. Not together with schedule_in_ms.
+                                Initially TIDEMILL_UNSET. */
+    const char *queue;       /* 1 to 100 bytes. NULL: the declared queue, else "default". */
+    int max_attempts;        /* 1 to 1000. TIDEMILL_UNSET_INT: declared, else 25. */
+    int64_t unique_for_ms;   /* above 0, to 10 years: no second job of the same key is accepted until so long after
+                                the job that stands was enqueued. TIDEMILL_UNSET: declared, else none. */
+    const char *unique_key;  /* 1 to 200 bytes, within the task. NULL: where a window is given, the arguments. */
+    int priority;            /* 0 to 100, lower runs first. TIDEMILL_UNSET_INT: declared, else 1. */
+    const char *const *tags; /* tags_count strings of 1 to 100 bytes; 20 at most. NULL: declared, else none. */
     size_t tags_count;
 } tidemill_options;
 
-#define TIDEMILL_UNSET INT64_MIN
+#define TIDEMILL_UNSET     INT64_MIN
 #define TIDEMILL_UNSET_INT INT32_MIN
 #define TIDEMILL_OPTIONS                                                                                               \
     { TIDEMILL_UNSET, TIDEMILL_UNSET, NULL, TIDEMILL_UNSET_INT, TIDEMILL_UNSET, NULL, TIDEMILL_UNSET_INT, NULL, 0 }
@@ -172,15 +173,16 @@ typedef struct tidemill_queue {
 } tidemill_queue;
 
 typedef struct tidemill_config {
-    const char *database;          /* as tidemill_connect's url */
-    const char *handlers;          /* the directory of handler modules */
-    const tidemill_queue *queues;  /* queues_count queues: only these are served. None: `default` with 100 workers, and */
-    size_t queues_count;           /* every queue that a handler declares with 10. */
-    int threads;                   /* threads that run handlers, 1 to 64; 0: one for each processor */
-    int64_t grace_ms;              /* how long a stop lets running jobs end. Initially 25,000. */
-    const char *name;              /* of this process, as in jobs.attempted_by. NULL: host and process id. */
-    tidemill_level log_level;      /* records below it are not made. Initially TIDEMILL_INFO. */
-    tidemill_log_fn *log;          /* NULL: no log */
+    const char *database; /* as tidemill_connect's url */
+    const char *handlers; /* the directory of handler modules */
+    const tidemill_queue
+        *queues;              /* queues_count queues: only these are served. None: `default` with 100 workers, and */
+    size_t queues_count;      /* every queue that a handler declares with 10. */
+    int threads;              /* threads that run handlers, 1 to 64; 0: one for each processor */
+    int64_t grace_ms;         /* how long a stop lets running jobs end. Initially 25,000. */
+    const char *name;         /* of this process, as in jobs.attempted_by. NULL: host and process id. */
+    tidemill_level log_level; /* records below it are not made. Initially TIDEMILL_INFO. */
+    tidemill_log_fn *log;     /* NULL: no log */
     void *log_userdata;
 } tidemill_config;
 

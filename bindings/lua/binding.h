@@ -2,8 +2,8 @@
 
    tidemill.c     the module: connect, and the client's methods
    transaction.c  client:transaction and the methods of tx
-   jobs.c         enqueue and enqueue_many, which client and tx share
-   options.c      the table of options
+   jobs.c         enqueue and enqueue_many, which client and tx share; what they are given is read by
+                  runtime/ctx/request.c, as for ctx:enqueue
    rows.c         one statement with its parameters and rows
    answer.c       nil, message, code
 
@@ -25,12 +25,12 @@ struct td_transaction;
 
 /* The userdata of a client. */
 typedef struct td_lua_client {
-    tidemill_client *client;          /* NULL: closed */
+    tidemill_client *client;            /* NULL: closed */
     struct td_transaction *transaction; /* the one that is open on it, whose userdata refers to this one */
 } td_lua_client;
 
-/* td_lua_client_check returns the client at stack index 1, on which a statement may be run now. Raises for anything else:
-   a value that is no client, a closed one, one with a transaction open. */
+/* td_lua_client_check returns the client at stack index 1, on which a statement may be run now. Raises for anything
+   else: a value that is no client, a closed one, one with a transaction open. */
 td_lua_client *td_lua_client_check(lua_State *L, const char *method);
 
 /* ---- answer.c ---- */
@@ -38,35 +38,21 @@ td_lua_client *td_lua_client_check(lua_State *L, const char *method);
 /* td_answer_error pushes nil, the message and the code's name. Returns 3. */
 int td_answer_error(lua_State *L, const tidemill_error *err);
 
-/* td_answer_type is td_error_field for a value of a wrong type at idx. wanted completes "give ...". */
-int td_answer_type(lua_State *L, int idx, const char *field, const char *wanted, tidemill_error *err);
-
-/* ---- options.c ---- */
-
-/* Options as read from a table. The texts are Lua's, and live as long as the table stays as it is. */
-typedef struct td_lua_options {
-    tidemill_options given;
-    const char *tags[TD_ENQUEUE_TAGS_MAX];
-} td_lua_options;
-
-/* td_lua_options_read reads the table at idx; nil and none are no options. Raises nothing. *out must not be moved.
-   Errors: INVALID. */
-int td_lua_options_read(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) TD_MUST_CHECK;
-
 /* ---- jobs.c ---- */
 
 /* What gives a client's or transaction's connection, once there is something to be sent. */
 typedef int td_jobs_connection_fn(void *owner, struct pg_conn **conn, tidemill_error *err);
 
-/* td_jobs_one does enqueue(self, task, args, options), td_jobs_many enqueue_many(self, task, list, options), which are at
-   the stack indices 1 to 4. They return the number of values pushed, or a code; nothing is pushed then that matters. */
+/* td_jobs_one does enqueue(self, task, args, options), td_jobs_many enqueue_many(self, task, list, options), which are
+   at the stack indices 1 to 4. They return the number of values pushed, or a code; nothing is pushed then that matters.
+ */
 int td_jobs_one(lua_State *L, td_jobs_connection_fn *connection, void *owner, tidemill_error *err) TD_MUST_CHECK;
 int td_jobs_many(lua_State *L, td_jobs_connection_fn *connection, void *owner, tidemill_error *err) TD_MUST_CHECK;
 
 /* ---- rows.c ---- */
 
-/* td_rows_query runs a statement with the n values from the stack index first on as parameters, and pushes its rows [+1].
-   *ends is whether it was one that ends a transaction. Returns 0 or a code. */
+/* td_rows_query runs a statement with the n values from the stack index first on as parameters, and pushes its rows
+ *[+1]. ends is whether it was one that ends a transaction. Returns 0 or a code. */
 int td_rows_query(lua_State *L, struct pg_conn *conn, const char *sql, int first, int n, bool *ends,
                   tidemill_error *err) TD_MUST_CHECK;
 

@@ -1,7 +1,7 @@
 /* jobs.c: enqueue and enqueue_many, of a client and of a transaction. */
 #include "binding.h"
 
-#include "../../runtime/vm/vm.h"
+#include "../../runtime/ctx/request.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,45 +9,16 @@
 
 enum { TASK = 2, ARGS, OPTIONS }; /* stack indices */
 
-#define ARGS_WANTED "a table with named fields"
-#define LIST_WANTED "a list of such tables"
-
-/* read_task checks the name of the task. */
-static int read_task(lua_State *L, const char **task, tidemill_error *err) {
-    if (lua_type(L, TASK) != LUA_TSTRING) return td_answer_type(L, TASK, "task", "the name of a task", err);
-    size_t len;
-    *task = lua_tolstring(L, TASK, &len);
-    return td_enqueue_text("task", "name", *task, len, TD_ENQUEUE_TASK_MAX, err);
-}
-
-/* read_args appends one job's arguments, the value at idx, as JSON; path is what they are called in messages. */
-static int read_args(lua_State *L, int idx, const char *path, td_buf *b, tidemill_error *err) {
-    char message[256];
-    if (!lua_istable(L, idx)) {
-        int rc = td_answer_type(L, idx, path, ARGS_WANTED, err);
-        snprintf(err->field, sizeof err->field, "args");
-        return rc;
-    }
-    size_t start = b->len;
-    const char *problem = td_value_encode(L, idx, b, path, message);
-    if (b->failed) return td_error_memory(err);
-    if (problem) return td_error_field(err, "args", "%s", problem);
-    if (b->data[start] == '{') return 0;
-    return td_error_field(err, "args", "%s: a list is not allowed; give " ARGS_WANTED, path);
-}
+#define LIST_WANTED "a list of tables with named fields"
 
 int td_jobs_one(lua_State *L, td_jobs_connection_fn *connection, void *owner, tidemill_error *err) {
-    td_lua_options options;
-    td_buf args = { 0 };
+    td_request request;
     tidemill_job job = { 0 };
     struct pg_conn *conn = NULL;
-    const char *task = NULL;
-    int rc = read_task(L, &task, err);
-    if (rc == 0) rc = td_lua_options_read(L, OPTIONS, &options, err);
-    if (rc == 0 && !lua_isnoneornil(L, ARGS)) rc = read_args(L, ARGS, "args", &args, err);
+    int rc = td_request_read(L, TASK, &request, err);
     if (rc == 0) rc = connection(owner, &conn, err);
-    if (rc == 0) rc = td_enqueue(conn, task, args.data, &options.given, &job, err);
-    td_buf_free(&args);
+    if (rc == 0) rc = td_enqueue(conn, request.task, request.args.data, &request.options, &job, err);
+    td_request_free(&request);
     if (rc < 0) return rc;
     lua_pushinteger(L, job.id);
     lua_pushboolean(L, job.duplicate);
@@ -74,7 +45,7 @@ static int read_each(lua_State *L, many *m, tidemill_error *err) {
     for (size_t i = 0; i < m->count; i++) {
         snprintf(path, sizeof path, "args[%zu]", i + 1);
         lua_rawgeti(L, ARGS, (lua_Integer)i + 1);
-        int rc = read_args(L, lua_gettop(L), path, &m->text, err);
+        int rc = td_request_args(L, lua_gettop(L), path, &m->text, err);
         lua_pop(L, 1);
         if (rc < 0) return rc;
         td_buf_add(&m->text, "", 1);
@@ -88,7 +59,8 @@ static int read_list(lua_State *L, many *m, tidemill_error *err) {
     if (!lua_checkstack(L, 8)) return td_error_memory(err);
     for (lua_pushnil(L); lua_next(L, ARGS); keys++) lua_pop(L, 1);
     if (keys != m->count) {
-        return td_error_field(err, "args", "args: a table with other keys than 1, 2, ... is not allowed; give " LIST_WANTED);
+        return td_error_field(err, "args",
+                              "args: a table with other keys than 1, 2, ... is not allowed; give " LIST_WANTED);
     }
     int rc = read_each(L, m, err);
     if (rc < 0) return rc;
@@ -116,19 +88,18 @@ static void push_jobs(lua_State *L, const tidemill_job *jobs, size_t count) {
 }
 
 int td_jobs_many(lua_State *L, td_jobs_connection_fn *connection, void *owner, tidemill_error *err) {
-    td_lua_options options;
+    td_request request;
     many m = { 0 };
     struct pg_conn *conn = NULL;
-    const char *task = NULL;
     lua_settop(L, OPTIONS);
-    if (!lua_istable(L, ARGS)) return td_answer_type(L, ARGS, "args", LIST_WANTED, err);
+    if (!lua_istable(L, ARGS)) return td_request_type(L, ARGS, "args", LIST_WANTED, err);
     m.count = (size_t)lua_rawlen(L, ARGS);
     tidemill_job *jobs = lua_newuserdatauv(L, (m.count + 1) * sizeof *jobs, 0);
-    int rc = read_task(L, &task, err);
-    if (rc == 0) rc = td_lua_options_read(L, OPTIONS, &options, err);
+    int rc = td_request_task(L, TASK, &request.task, err);
+    if (rc == 0) rc = td_request_options(L, OPTIONS, &request, err);
     if (rc == 0) rc = read_list(L, &m, err);
     if (rc == 0) rc = connection(owner, &conn, err);
-    if (rc == 0) rc = td_enqueue_many(conn, task, m.args, m.count, &options.given, jobs, err);
+    if (rc == 0) rc = td_enqueue_many(conn, request.task, m.args, m.count, &request.options, jobs, err);
     many_free(&m);
     if (rc < 0) return rc;
     push_jobs(L, jobs, m.count);

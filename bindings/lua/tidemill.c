@@ -14,6 +14,7 @@
    is [] and not {}), is_array(value) and _VERSION. */
 #include "binding.h"
 
+#include "../../runtime/ctx/request.h"
 #include "../../runtime/vm/vm.h"
 
 #include <string.h>
@@ -32,8 +33,9 @@ static int connection(void *owner, struct pg_conn **conn, tidemill_error *err) {
 }
 
 /* client:enqueue(task, args, options) stores one job and commits it. args is a table with named fields (nil: none) of
-   strings, numbers, booleans, tidemill.null and such tables and lists; options is a table, see options.c.
-   Returns the job's id and false; or the id of the job that stands, and true, for a duplicate; or nil, message, code. */
+   strings, numbers, booleans, tidemill.null and such tables and lists; options is a table, see runtime/ctx/options.c.
+   Returns the job's id and false; or the id of the job that stands, and true, for a duplicate; or nil, message, code.
+ */
 static int l_enqueue(lua_State *L) {
     td_lua_client *c = td_lua_client_check(L, "enqueue");
     tidemill_error err;
@@ -81,7 +83,7 @@ static int l_connect(lua_State *L) {
     tidemill_error err;
     size_t len = 0;
     if (!lua_isnoneornil(L, 1) && lua_type(L, 1) != LUA_TSTRING) {
-        td_answer_type(L, 1, "url", "a string such as postgresql://user@host/name", &err);
+        td_request_type(L, 1, "url", "a string such as postgresql://user@host/name", &err);
         return td_answer_error(L, &err);
     }
     const char *url = lua_isnoneornil(L, 1) ? NULL : lua_tolstring(L, 1, &len);

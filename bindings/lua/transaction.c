@@ -1,43 +1,35 @@
 /* transaction.c: client:transaction(fn), and tx, which fn is given.
 
    A transaction is open from its begin until one of: fn returned (commit, or rollback where a statement had failed), fn
-   raised, its coroutine was closed or collected, the client was closed. Whichever comes first, `client` becomes NULL, and
-   tx is of no use any more. tx is a to-be-closed value of client:transaction's own call, so that an error passes through
-   unchanged, with its traceback, and the rollback is done on its way.
+   raised, its coroutine was closed or collected, the client was closed. Whichever comes first, `client` becomes NULL,
+   and tx is of no use any more. tx is a to-be-closed value of client:transaction's own call, so that an error passes
+   through unchanged, with its traceback, and the rollback is done on its way.
 
    A failure of tx:exec or tx:enqueue is kept: everything later answers the same, and in the end it is what
    client:transaction returns. So a transaction in which something failed is never taken for a committed one, whether or
    not anybody looked at what the calls returned. */
 #include "binding.h"
 
-#include "../../runtime/store/conn.h"
+#include "../../runtime/store/tx.h"
 
-#include <libpq-fe.h>
 #include <string.h>
 
 typedef struct td_transaction {
     td_lua_client *client; /* NULL: ended */
-    PGconn *conn;          /* the client's; valid while client is not NULL */
+    struct pg_conn *conn;  /* the client's; valid while client is not NULL */
     bool failed;
     tidemill_error error; /* the first failure, if failed */
 } td_transaction;
 
-/* ---- Statements ---- */
-
-static int command(PGconn *conn, const char *sql, tidemill_error *err) {
-    PGresult *result = NULL;
-    int rc = td_conn_query(conn, sql, 0, NULL, &result, err);
-    PQclear(result);
-    return rc;
-}
+/* ---- Beginning and ending ---- */
 
 /* begin opens a transaction. A connection that turns out to be lost is made anew once: nothing was done on it. */
-static int begin(td_lua_client *client, PGconn **conn, tidemill_error *err) {
+static int begin(td_lua_client *client, struct pg_conn **conn, tidemill_error *err) {
     int rc = 0;
     for (int tries = 0; tries < 2; tries++) {
         rc = td_client_connection(client->client, conn, err);
         if (rc < 0) return rc;
-        rc = command(*conn, "begin", err);
+        rc = td_tx_begin(*conn, err);
         if (rc != TIDEMILL_ECONNECT) break;
         td_client_hang_up(client->client);
     }
@@ -52,26 +44,15 @@ static void detach(td_transaction *tx) {
 
 /* roll_back ends a transaction without effect; where the server does not take that, by closing the connection. */
 static void roll_back(td_transaction *tx) {
-    tidemill_error ignored;
     if (!tx->client) return;
-    if (command(tx->conn, "rollback", &ignored) < 0 || PQtransactionStatus(tx->conn) != PQTRANS_IDLE) {
-        td_client_hang_up(tx->client->client);
-    }
+    if (!td_tx_rollback(tx->conn)) td_client_hang_up(tx->client->client);
     detach(tx);
 }
 
 /* commit ends a transaction in which nothing failed. */
 static int commit(td_transaction *tx, tidemill_error *err) {
-    PGresult *result = NULL;
-    int rc = td_conn_query(tx->conn, "commit", 0, NULL, &result, err);
-    if (rc == TIDEMILL_ECONNECT) {
-        rc = err->code = TIDEMILL_EOUTCOME;
-        td_error_prefix(err, "whether the transaction was committed is unknown");
-    } else if (rc == 0 && strcmp(PQcmdStatus(result), "COMMIT") != 0) {
-        rc = td_error_set(err, TIDEMILL_EDATABASE, "the database rolled the transaction back; nothing was done");
-    }
-    PQclear(result);
-    if (PQtransactionStatus(tx->conn) != PQTRANS_IDLE) td_client_hang_up(tx->client->client);
+    int rc = td_tx_commit(tx->conn, err);
+    if (!td_tx_idle(tx->conn)) td_client_hang_up(tx->client->client);
     detach(tx);
     return rc;
 }
@@ -96,7 +77,7 @@ static int fail(lua_State *L, td_transaction *tx, const tidemill_error *err) {
     return td_answer_error(L, &tx->error);
 }
 
-static int connection(void *owner, PGconn **conn, tidemill_error *err) {
+static int connection(void *owner, struct pg_conn **conn, tidemill_error *err) {
     (void)err;
     *conn = ((td_transaction *)owner)->conn;
     return 0;
@@ -116,7 +97,7 @@ static int l_exec(lua_State *L) {
     if (tx->failed) return td_answer_error(L, &tx->error);
     int rc = td_rows_query(L, tx->conn, sql, 3, lua_gettop(L) - 2, &ends, &err);
     if (rc < 0) return fail(L, tx, &err);
-    if (!ends && PQtransactionStatus(tx->conn) == PQTRANS_INTRANS) return 1;
+    if (!ends && td_tx_open(tx->conn)) return 1;
     td_error_set(&err, TIDEMILL_ESTATE,
                  "the transaction was ended by one of its own statements; it ends when its function does");
     return fail(L, tx, &err);
@@ -158,7 +139,8 @@ static int finish(lua_State *L, int status, lua_KContext context) {
     tidemill_error err;
     int results = lua_gettop(L) - TX, rc;
     if (!tx->client) {
-        rc = td_error_set(&err, TIDEMILL_ESTATE, "the transaction was closed before its function returned; nothing was done");
+        rc = td_error_set(&err, TIDEMILL_ESTATE,
+                          "the transaction was closed before its function returned; nothing was done");
     } else if (tx->failed) {
         err = tx->error;
         rc = err.code;
@@ -173,11 +155,11 @@ static int finish(lua_State *L, int status, lua_KContext context) {
     return 1;
 }
 
-/* client:transaction(fn) calls fn(tx) in a transaction. When fn returns, it is committed, and fn's results are returned,
-   or true when it has none. When fn raises, it is rolled back, and the same error goes on. When a call of tx failed, it
-   is rolled back, and nil, message, code of that call are returned; code "outcome" says that the connection was lost
-   during the commit, so that nobody knows. fn may yield. One at a time: until it has ended, other calls of the client
-   raise. */
+/* client:transaction(fn) calls fn(tx) in a transaction. When fn returns, it is committed, and fn's results are
+   returned, or true when it has none. When fn raises, it is rolled back, and the same error goes on. When a call of tx
+   failed, it is rolled back, and nil, message, code of that call are returned; code "outcome" says that the connection
+   was lost during the commit, so that nobody knows. fn may yield. One at a time: until it has ended, other calls of the
+   client raise. */
 int td_transaction_run(lua_State *L) {
     td_lua_client *client = td_lua_client_check(L, "transaction");
     luaL_checkany(L, FN);

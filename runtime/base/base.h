@@ -53,8 +53,9 @@ char *td_buf_take(td_buf *b);
 uint64_t td_now_ns(void);
 int64_t td_wall_us(void);
 
-/* td_time_read reads an RFC 3339 time with its zone, "2030-01-31T08:00:00Z" or "2030-01-31 08:00:00.5+02:00" (also "+02",
-   as PostgreSQL prints it), into microseconds since 1970. Returns false for anything else, also the 30th of February. */
+/* td_time_read reads an RFC 3339 time with its zone, "2030-01-31T08:00:00Z" or "2030-01-31 08:00:00.5+02:00" (also
+   "+02", as PostgreSQL prints it), into microseconds since 1970. Returns false for anything else, also the 30th of
+   February. */
 bool td_time_read(const char *text, int64_t *us);
 
 /* td_random64 returns 64 bits from the system's generator; td_random_id a positive 63-bit one, never 0. */

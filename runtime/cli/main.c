@@ -26,7 +26,9 @@ static const td_option root_options[] = {
 const td_command td_command_root = {
     .name = "tidemill",
     .usage = "",
-    .about = "Background jobs: stored in PostgreSQL, run by handlers written in Lua.",
+    .about = "Background jobs: stored in PostgreSQL, run by handlers written in Lua. What is asked for is printed on "
+             "stdout, messages and logs on stderr. The exit code is 0 when it is done, 1 when it failed, 2 when the "
+             "command was not understood.",
     .options = root_options,
     .options_count = TD_COUNT(root_options),
     .values_size = sizeof(root_values),

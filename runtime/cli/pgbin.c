@@ -49,7 +49,7 @@ static void consider(best *b, const char *dir) {
     int major = version(dir);
     if (major == 0) return;
     td_buf_printf(&b->seen, "%s%d", b->seen.len ? ", " : "", major);
-    if (b->wanted ? major != b->wanted : major <= b->major) return;
+    if (major <= b->major || (b->wanted && major != b->wanted)) return;
     b->major = major;
     memcpy(b->dir, dir, strlen(dir) + 1);
 }

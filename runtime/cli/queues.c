@@ -8,7 +8,7 @@ typedef struct queues_values {
 static const td_column columns[] = {
     { "QUEUE", false, true },     { "WORKERS", true, false },   { "AVAILABLE", true, false },
     { "RUNNING", true, false },   { "SCHEDULED", true, false }, { "DEAD", true, false },
-    { "COMPLETED", true, false }, { "CANCELLED", true, false }, { "OLDEST DUE", false, false },
+    { "COMPLETED", true, false }, { "CANCELLED", true, false }, { "OLDEST", false, false },
 };
 
 static const td_shown shown[] = {

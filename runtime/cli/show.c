@@ -24,6 +24,7 @@ static const struct {
     { "finished_at", "finished", true },
     { "died_at", "died", true },
     { "attempted_by", "attempted by", false },
+    { "last_error", "last error", false },
     { "args", "args", false },
     { "result", "result", false },
 };
@@ -41,7 +42,8 @@ static void print_fields(td_cli *cli, const td_read *read, const td_rows *job) {
     td_buf_printf(&value, "%s of %s", td_read_get(job, 0, "attempt"), td_read_get(job, 0, "max_attempts"));
     td_output_field(out, "attempt", TD_PLAIN, value.data);
     for (size_t i = 0; i < TD_COUNT(fields); i++) {
-        if (!td_read_get(job, 0, fields[i].column)) continue;
+        const char *text = td_read_get(job, 0, fields[i].column);
+        if (!text || strcmp(text, "[]") == 0) continue; /* no tags */
         td_buf_clear(&value);
         td_rows_value(&value, job, 0, fields[i].column, fields[i].time ? read : NULL);
         td_output_field(out, fields[i].label, TD_PLAIN, value.data);

@@ -9,15 +9,15 @@
 #define GAP       2 /* spaces between columns */
 #define CUT_LEAST 8 /* columns that a shortened cell keeps */
 
-typedef struct cell {
+typedef struct table_cell {
     char *text; /* cleaned, one line */
     td_style style;
-} cell;
+} table_cell;
 
 struct td_table {
     const td_column *columns;
     size_t columns_count;
-    cell *cells;
+    table_cell *cells;
     size_t count, room;
     bool failed;
 };
@@ -40,7 +40,7 @@ void td_table_free(td_table *table) {
 void td_table_add(td_table *table, td_style style, const char *text) {
     if (table->count == table->room) {
         size_t room = table->room ? table->room * 2 : 64;
-        cell *cells = realloc(table->cells, room * sizeof *cells);
+        table_cell *cells = realloc(table->cells, room * sizeof *cells);
         if (!cells) {
             table->failed = true;
             return;
@@ -53,7 +53,7 @@ void td_table_add(td_table *table, td_style style, const char *text) {
     td_output_clean(&clean, text ? text : "", true);
     char *taken = td_buf_take(&clean);
     if (!taken) table->failed = true;
-    if (taken) table->cells[table->count++] = (cell){ taken, style };
+    if (taken) table->cells[table->count++] = (table_cell){ taken, style };
 }
 
 /* next returns the bytes of the character at text and its columns. The thread's locale must be the output's. */
@@ -94,9 +94,10 @@ static size_t fit(const char *text, int room, int *used) {
     return bytes;
 }
 
-/* measure finds each column's width, and takes from the widest that may be cut until a row fits the terminal. */
-static void measure(const td_table *table, int *widths, int terminal) {
-    int total = GAP * ((int)table->columns_count - 1);
+/* natural finds each column's width uncut. Returns their sum; *slack is how much of it could be cut. */
+static int natural(const td_table *table, int *widths, int *slack) {
+    int total = 0;
+    *slack = 0;
     for (size_t c = 0; c < table->columns_count; c++) {
         widths[c] = text_width(table->columns[c].title);
         for (size_t i = c; i < table->count; i += table->columns_count) {
@@ -104,58 +105,83 @@ static void measure(const td_table *table, int *widths, int terminal) {
             if (width > widths[c]) widths[c] = width;
         }
         total += widths[c];
+        if (table->columns[c].cut && widths[c] > CUT_LEAST) *slack += widths[c] - CUT_LEAST;
     }
-    for (; terminal && total > terminal; total--) {
-        size_t widest = table->columns_count;
-        for (size_t c = 0; c < table->columns_count; c++)
-            if (table->columns[c].cut && widths[c] > CUT_LEAST &&
-                (widest == table->columns_count || widths[c] > widths[widest]))
-                widest = c;
-        if (widest == table->columns_count) return; /* nothing more can be cut: the terminal will wrap */
-        widths[widest]--;
-    }
+    return total;
 }
 
-/* print_cell appends one cell, cut or padded to its width; a row's last is not padded. */
-static void print_cell(td_output *out, const td_column *column, td_style style, const char *text, int width,
-                       bool last) {
+/* measure finds each column's width so that a row fits the terminal (0: none): it takes from the widest columns that
+   may be cut. Returns the gap between columns, which becomes smaller if that is not enough; then the terminal may wrap.
+ */
+static int measure(const td_table *table, int *widths, int terminal) {
+    int slack, gaps = (int)table->columns_count - 1, gap = GAP;
+    int total = natural(table, widths, &slack);
+    if (terminal == 0) return gap;
+    if (total - slack + GAP * gaps > terminal) gap = 1;
+    for (total += gap * gaps; total > terminal && slack > 0; total--, slack--) {
+        size_t widest = table->columns_count;
+        for (size_t c = 0; c < table->columns_count; c++)
+            if (table->columns[c].cut && (widest == table->columns_count || widths[c] > widths[widest])) widest = c;
+        widths[widest]--;
+    }
+    return gap;
+}
+
+/* print_cell appends one cell, cut or padded to its width. */
+static void print_cell(td_output *out, const td_column *column, const table_cell *cell, int width) {
     int used;
-    size_t bytes = fit(text, width, &used);
+    size_t bytes = fit(cell->text, width, &used);
     char *cut = NULL;
-    if (text[bytes]) {
-        bytes = fit(text, width - 1, &used);
+    if (cell->text[bytes]) {
+        bytes = fit(cell->text, width - 1, &used);
         td_buf b = { 0 };
-        td_buf_add(&b, text, bytes);
+        td_buf_add(&b, cell->text, bytes);
         td_buf_puts(&b, "…");
         cut = td_buf_take(&b);
         if (!cut) out->text.failed = true;
         used++;
     }
-    int padding = width - used;
-    if (column->right) td_buf_printf(&out->text, "%*s", padding, "");
-    td_output_style(out, style, cut ? cut : text);
-    if (!last) td_buf_printf(&out->text, "%*s", (column->right ? 0 : padding) + GAP, "");
+    if (column->right) td_buf_printf(&out->text, "%*s", width - used, "");
+    td_output_style(out, cell->style, cut ? cut : cell->text);
+    if (!column->right) td_buf_printf(&out->text, "%*s", width - used, "");
     free(cut);
 }
 
+/* print_row appends one row of cells, without spaces at its end. */
+static void print_row(const td_table *table, td_output *out, const table_cell *cells, const int *widths, int gap) {
+    td_buf *b = &out->text;
+    for (size_t c = 0; c < table->columns_count; c++) {
+        if (c > 0) td_buf_printf(b, "%*s", gap, "");
+        print_cell(out, &table->columns[c], &cells[c], widths[c]);
+    }
+    while (b->len > 0 && b->data[b->len - 1] == ' ') b->len--;
+    td_buf_putc(b, '\n');
+}
+
+/* print_titles appends the row of titles. */
+static void print_titles(const td_table *table, td_output *out, const int *widths, int gap) {
+    table_cell *titles = calloc(table->columns_count, sizeof *titles);
+    if (!titles) {
+        out->text.failed = true;
+        return;
+    }
+    for (size_t c = 0; c < table->columns_count; c++)
+        titles[c] = (table_cell){ .text = (char *)table->columns[c].title, .style = TD_BOLD };
+    print_row(table, out, titles, widths, gap);
+    free(titles);
+}
+
 int td_table_print(const td_table *table, td_output *out, tidemill_error *err) {
-    size_t columns = table->columns_count;
-    int *widths = calloc(columns, sizeof *widths);
+    int *widths = calloc(table->columns_count, sizeof *widths);
     if (!widths || table->failed) {
         free(widths);
         return td_error_memory(err);
     }
     locale_t before = out->locale ? uselocale(out->locale) : (locale_t)0;
-    measure(table, widths, out->width);
-    for (size_t c = 0; c < columns; c++)
-        print_cell(out, &table->columns[c], TD_BOLD, table->columns[c].title, widths[c], c + 1 == columns);
-    td_output_puts(out, "\n");
-    for (size_t i = 0; i < table->count; i++) {
-        bool last = i % columns + 1 == columns;
-        print_cell(out, &table->columns[i % columns], table->cells[i].style, table->cells[i].text, widths[i % columns],
-                   last);
-        if (last) td_output_puts(out, "\n");
-    }
+    int gap = measure(table, widths, out->width);
+    print_titles(table, out, widths, gap);
+    for (size_t i = 0; i + table->columns_count <= table->count; i += table->columns_count)
+        print_row(table, out, &table->cells[i], widths, gap);
     if (before) uselocale(before);
     free(widths);
     return 0;

@@ -1,13 +1,15 @@
 /* executor.c: a thread's workers.
 
-   A worker is idle (in `idle`), or has a job (which is in `jobs`). Its fiber parks in two places only: here, waiting for a
-   job, and inside the handler, waiting for something. So a job can be ended from the loop at any time its worker is not
-   itself running: stack and state are given back as they are, and the fiber's holds release the rest. */
+   A worker is idle (in `idle`), or has a job (which is in `jobs`). Its fiber parks in two places only: here, waiting
+   for a job, and inside the handler, waiting for something. So a job can be ended from the loop at any time its worker
+   is not itself running: stack and state are given back as they are, and the fiber's holds release the rest. */
 #include "executor.h"
 
 #include "../ctx/ctx.h"
 #include "../store/query.h"
+#include "report.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,11 +29,14 @@ typedef struct td_worker {
 struct td_executor {
     td_executor_config config;
     td_thread *thread;
-    td_list idle; /* of workers, the warmest first */
-    td_list jobs; /* that run */
+    pthread_mutex_t mutex;
+    td_list arriving; /* jobs handed over, under the mutex; one post is under way while there are any */
+    td_list idle;     /* of workers, the warmest first */
+    td_list jobs;     /* that run */
     uv_timer_t deadline;
     uint64_t deadline_ns; /* when the timer fires; 0: it does not */
     _Atomic int64_t workers;
+    _Atomic size_t load;
 };
 
 /* ---- Workers ---- */
@@ -62,6 +67,8 @@ static void run_job(td_worker *w) {
 static void release(td_executor *x, td_job *job) {
     job->worker = NULL;
     td_list_remove(&job->link);
+    atomic_fetch_sub(&x->load, 1);
+    td_report_attempt(x->config.log, job);
     x->config.ended(x->config.arg, job);
 }
 
@@ -84,8 +91,10 @@ static void worker_free(td_worker *w, bool clean) {
         td_fiber_drop(w->fiber);
         atomic_fetch_sub(&w->executor->workers, 1);
     }
-    if (clean) td_state_free(w->state);
-    else td_state_drop(w->state);
+    if (clean)
+        td_state_free(w->state);
+    else
+        td_state_drop(w->state);
     free(w);
 }
 
@@ -156,9 +165,7 @@ static void on_deadline(uv_timer_t *timer) {
 
 /* ---- What is posted to the thread ---- */
 
-static void start_job(void *arg) {
-    td_job *job = arg;
-    td_executor *x = job->executor;
+static void start_job(td_executor *x, td_job *job) {
     tidemill_error err;
     td_list *idle = td_list_shift(&x->idle);
     td_worker *w = idle ? td_container(idle, td_worker, link) : worker_new(x, &err);
@@ -181,15 +188,37 @@ static void start_job(void *arg) {
     td_fiber_wake(w->fiber);
 }
 
-int td_executor_run(td_executor *x, td_job *job) {
-    job->executor = x;
-    return td_thread_post(x->thread, start_job, job);
+/* move_all moves all of a list to the end of another. Returns how many. */
+static size_t move_all(td_list *to, td_list *from) {
+    td_list *node;
+    size_t n = 0;
+    for (; (node = td_list_shift(from)) != NULL; n++) td_list_push(to, node);
+    return n;
+}
+
+static void start_jobs(void *arg) {
+    td_executor *x = arg;
+    td_list jobs, *node;
+    td_list_init(&jobs);
+    pthread_mutex_lock(&x->mutex);
+    move_all(&jobs, &x->arriving);
+    pthread_mutex_unlock(&x->mutex);
+    while ((node = td_list_shift(&jobs)) != NULL) start_job(x, td_container(node, td_job, link));
+}
+
+int td_executor_run(td_executor *x, td_list *jobs) {
+    pthread_mutex_lock(&x->mutex);
+    int rc = td_list_empty(&x->arriving) ? td_thread_post(x->thread, start_jobs, x) : 0;
+    if (rc == 0) atomic_fetch_add(&x->load, move_all(&x->arriving, jobs));
+    pthread_mutex_unlock(&x->mutex);
+    return rc;
 }
 
 typedef struct ending {
     td_executor *executor;
     int64_t id, token;
     td_outcome outcome;
+    const char *why;
 } ending;
 
 static void end_jobs(void *arg) {
@@ -198,17 +227,17 @@ static void end_jobs(void *arg) {
     while (node != &e->executor->jobs) {
         td_job *job = td_container(node, td_job, link);
         node = node->next;
-        if (e->id == 0 || (job->claimed.id == e->id && job->lease->token == e->token)) {
-            end_job(e->executor, job, e->outcome, NULL);
+        if (e->id == 0 || (job->claimed.id == e->id && job->token == e->token)) {
+            end_job(e->executor, job, e->outcome, e->why);
         }
     }
     free(e);
 }
 
-int td_executor_end(td_executor *x, int64_t id, int64_t token, td_outcome outcome) {
+int td_executor_end(td_executor *x, int64_t id, int64_t token, td_outcome outcome, const char *why) {
     ending *e = malloc(sizeof *e);
     if (!e) return TIDEMILL_EMEMORY;
-    *e = (ending){ x, id, token, outcome };
+    *e = (ending){ x, id, token, outcome, why };
     int rc = td_thread_post(x->thread, end_jobs, e);
     if (rc < 0) free(e);
     return rc;
@@ -235,6 +264,8 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     td_executor *x = calloc(1, sizeof *x);
     if (!x) return td_error_memory(err);
     x->config = *config;
+    pthread_mutex_init(&x->mutex, NULL);
+    td_list_init(&x->arriving);
     td_list_init(&x->idle);
     td_list_init(&x->jobs);
     int rc = td_thread_start(&x->thread, config->name, err);
@@ -243,11 +274,16 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
         rc = td_error_memory(err);
     }
     if (rc < 0) {
+        pthread_mutex_destroy(&x->mutex);
         free(x);
         return rc;
     }
     *executor = x;
     return 0;
+}
+
+size_t td_executor_load(const td_executor *x) {
+    return atomic_load(&x->load);
 }
 
 int64_t td_executor_workers(const td_executor *x) {
@@ -258,5 +294,6 @@ void td_executor_free(td_executor *x) {
     if (!x) return;
     (void)!td_thread_post(x->thread, close_on_thread, x);
     td_thread_stop(x->thread);
+    pthread_mutex_destroy(&x->mutex);
     free(x);
 }

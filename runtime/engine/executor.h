@@ -1,10 +1,12 @@
-/* executor.h: an OS thread that runs jobs on its workers. A worker is a Lua state and a fiber; it is made when a job finds
-   none idle, and the one that was busy last is taken first, since its memory is warm. */
+/* executor.h: an OS thread that runs jobs on its workers. A worker is a Lua state and a fiber; it is made when a job
+   finds none idle, and the one that was busy last is taken first, since its memory is warm. */
 #ifndef TD_EXECUTOR_H
 #define TD_EXECUTOR_H
 
 #include "../loop/loop.h"
 #include "job.h"
+
+enum { TD_EXECUTORS_MAX = 64 };
 
 typedef struct td_executor td_executor;
 
@@ -21,15 +23,19 @@ typedef struct td_executor_config {
 /* td_executor_start starts the thread. *config is copied; what it points to must outlive the executor. */
 int td_executor_start(const td_executor_config *config, td_executor **executor, tidemill_error *err) TD_MUST_CHECK;
 
-/* td_executor_run hands a job over, from any thread. The job is the executor's unless MEMORY is returned. */
-int td_executor_run(td_executor *executor, td_job *job) TD_MUST_CHECK;
+/* td_executor_run hands jobs over (a list by their link, empty afterwards), from any thread. They are the executor's
+   unless MEMORY is returned. */
+int td_executor_run(td_executor *executor, td_list *jobs) TD_MUST_CHECK;
 
-/* td_executor_end ends the job of this id and lease token where it is, as outcome says; id 0: all jobs. Nothing happens
-   to one that has ended already. From any thread. */
-int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome outcome) TD_MUST_CHECK;
+/* td_executor_end ends the job of this id and lease token where it is, as outcome says, with why as its error (static,
+   or NULL); id 0: all jobs. Nothing happens to one that has ended already. From any thread. Error: MEMORY. */
+int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome outcome,
+                    const char *why) TD_MUST_CHECK;
 
-/* td_executor_workers returns how many workers exist now. From any thread. */
+/* td_executor_workers returns how many workers exist now; td_executor_load how many jobs it has been given that have
+   not ended. From any thread. */
 int64_t td_executor_workers(const td_executor *executor);
+size_t td_executor_load(const td_executor *executor);
 
 /* td_executor_free stops the thread and frees everything; no job may be left in it. NULL is allowed. */
 void td_executor_free(td_executor *executor);

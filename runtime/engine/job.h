@@ -1,5 +1,5 @@
-/* job.h: one claimed job on its way through the process. The keeper makes it, an executor runs it, and the keeper frees it
-   once its end is recorded; whoever has it has it alone. */
+/* job.h: one claimed job on its way through the process. The keeper makes it, an executor runs it, and the keeper frees
+   it once its end is recorded; whoever has it has it alone. */
 #ifndef TD_JOB_H
 #define TD_JOB_H
 
@@ -10,16 +10,18 @@ struct td_executor;
 struct td_worker;
 struct td_queue_state;
 
-/* A claimed batch: its token, and how many of its jobs are not yet recorded as ended. */
+/* A claimed batch: its token, and how many of its jobs are not yet recorded as ended. The keeper's alone. */
 typedef struct td_lease {
     int64_t token;
     size_t open;
+    size_t ending; /* while a batch of endings is put together: how many of them are in it */
 } td_lease;
 
 typedef struct td_job {
-    td_list link;    /* the executor's: running or waiting; then the keeper's: ended */
+    td_list link;    /* the executor's: arriving or running; then the keeper's: arriving or ended */
     td_list running; /* the keeper's list of all that it has handed out */
     td_claimed claimed;
+    int64_t token; /* of its lease */
     td_lease *lease;
     struct td_queue_state *queue;
     struct td_executor *executor;

@@ -4,13 +4,11 @@
 #include "../store/conn.h"
 #include "../store/enqueue.h"
 
-#include <libpq-fe.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct tidemill_client {
     char *url;
-    PGconn *conn; /* NULL, or lost: the next call makes a new one */
+    struct pg_conn *conn; /* NULL, or lost: the next call makes a new one */
 };
 
 int tidemill_connect(const char *url, tidemill_client **client, tidemill_error *err) {
@@ -28,17 +26,17 @@ int tidemill_connect(const char *url, tidemill_client **client, tidemill_error *
 
 void tidemill_close(tidemill_client *client) {
     if (!client) return;
-    PQfinish(client->conn);
+    td_conn_close(client->conn);
     free(client->url);
     free(client);
 }
 
 void td_client_hang_up(tidemill_client *client) {
-    PQfinish(client->conn);
+    td_conn_close(client->conn);
     client->conn = NULL;
 }
 
-int td_client_connection(tidemill_client *client, PGconn **conn, tidemill_error *err) {
+int td_client_connection(tidemill_client *client, struct pg_conn **conn, tidemill_error *err) {
     int rc = 0;
     if (client->conn && !td_conn_alive(client->conn)) td_client_hang_up(client);
     if (!client->conn) rc = td_conn_open(client->url, &client->conn, err);
@@ -48,42 +46,20 @@ int td_client_connection(tidemill_client *client, PGconn **conn, tidemill_error 
 
 int tidemill_enqueue(tidemill_client *client, const char *task, const char *args_json, const tidemill_options *options,
                      tidemill_job *job, tidemill_error *err) {
-    PGconn *conn = NULL;
+    struct pg_conn *conn = NULL;
     int rc = td_client_connection(client, &conn, err);
     return rc < 0 ? rc : td_enqueue(conn, task, args_json, options, job, err);
 }
 
 int tidemill_enqueue_many(tidemill_client *client, const char *task, const char *const *args_json, size_t count,
                           const tidemill_options *options, tidemill_job *jobs, tidemill_error *err) {
-    PGconn *conn = NULL;
+    struct pg_conn *conn = NULL;
     int rc = td_client_connection(client, &conn, err);
     return rc < 0 ? rc : td_enqueue_many(conn, task, args_json, count, options, jobs, err);
 }
 
-/* check_caller refuses a caller's connection on which no statement can, or should, be run now. */
-static int check_caller(PGconn *conn, tidemill_error *err) {
-    PGTransactionStatusType status = PQtransactionStatus(conn);
-    const char *encoding = PQparameterStatus(conn, "client_encoding");
-    if (PQstatus(conn) != CONNECTION_OK) {
-        return td_error_set(err, TIDEMILL_ECONNECT, "the connection is not open; nothing was done");
-    }
-    if (status == PQTRANS_ACTIVE || PQpipelineStatus(conn) != PQ_PIPELINE_OFF) {
-        return td_error_set(err, TIDEMILL_ESTATE,
-                            "another statement is in progress on this connection; enqueue when it has ended");
-    }
-    if (status == PQTRANS_IDLE) {
-        return td_error_set(err, TIDEMILL_ESTATE,
-                            "no transaction is open on this connection; send begin first, or use tidemill_enqueue");
-    }
-    if (encoding && strcmp(encoding, "UTF8") != 0 && strcmp(encoding, "SQL_ASCII") != 0) {
-        return td_error_set(err, TIDEMILL_ESTATE,
-                            "this connection's client_encoding is %s; set it to UTF8, which the arguments are in", encoding);
-    }
-    return 0;
-}
-
-int tidemill_enqueue_tx(PGconn *conn, const char *task, const char *args_json, const tidemill_options *options,
+int tidemill_enqueue_tx(struct pg_conn *conn, const char *task, const char *args_json, const tidemill_options *options,
                         tidemill_job *job, tidemill_error *err) {
-    int rc = check_caller(conn, err);
+    int rc = td_conn_check_caller(conn, err);
     return rc < 0 ? rc : td_enqueue(conn, task, args_json, options, job, err);
 }

@@ -3,28 +3,26 @@
 
 #include "../store/conn.h"
 
-#include <libpq-fe.h>
-
 int tidemill_migrate_up(const char *url, int *applied, tidemill_error *err) {
-    PGconn *conn = NULL;
+    struct pg_conn *conn = NULL;
     int rc = td_conn_open_any(url, &conn, err);
     if (rc == 0) rc = td_migrate_up(conn, applied, err);
-    PQfinish(conn);
+    td_conn_close(conn);
     return rc;
 }
 
 int tidemill_migrate_down(const char *url, int version, int *reverted, tidemill_error *err) {
-    PGconn *conn = NULL;
+    struct pg_conn *conn = NULL;
     int rc = td_conn_open_any(url, &conn, err);
     if (rc == 0) rc = td_migrate_down(conn, version, reverted, err);
-    PQfinish(conn);
+    td_conn_close(conn);
     return rc;
 }
 
 int tidemill_migrate_status(const char *url, int *current, int *needed, tidemill_error *err) {
-    PGconn *conn = NULL;
+    struct pg_conn *conn = NULL;
     int rc = td_conn_open_any(url, &conn, err);
     if (rc == 0) rc = td_migrate_status(conn, current, needed, err);
-    PQfinish(conn);
+    td_conn_close(conn);
     return rc;
 }

@@ -56,8 +56,8 @@ static int check_parts(const char *url, const PQconninfoOption *options, tidemil
         if (strcmp(o->keyword, "port") == 0 && o->val[strspn(o->val, "0123456789,")]) bad = "port";
     }
     if (!bad) return 0;
-    return td_error_field(err, "database",
-                          "database: the URL's %s is not valid; write an @ or / inside a password as %%40 or %%2F", bad);
+    return td_error_field(
+        err, "database", "database: the URL's %s is not valid; write an @ or / inside a password as %%40 or %%2F", bad);
 }
 
 int td_conn_check_url(const char *url, tidemill_error *err) {
@@ -96,7 +96,8 @@ int td_conn_open_any(const char *url, PGconn **conn, tidemill_error *err) {
     /* Settings before dbname are defaults, those after it hold whatever the url says. */
     const char *timeout = getenv("PGCONNECT_TIMEOUT");
     const char *const names[] = { "connect_timeout", "fallback_application_name", "dbname", "client_encoding", NULL };
-    const char *const values[] = { timeout && *timeout ? timeout : TIMEOUT_S, "tidemill", url ? url : "", "UTF8", NULL };
+    const char *const values[] = { timeout && *timeout ? timeout : TIMEOUT_S, "tidemill", url ? url : "", "UTF8",
+                                   NULL };
     char text[800];
     int rc = td_conn_check_url(url, err);
     if (rc < 0) return rc;
@@ -124,8 +125,8 @@ int td_conn_check_version(int version, tidemill_error *err) {
                             needed);
     }
     return td_error_set(err, TIDEMILL_ESCHEMA,
-                        "the database was migrated by a newer version (%d, this is %d); install a newer tidemill", version,
-                        needed);
+                        "the database was migrated by a newer version (%d, this is %d); install a newer tidemill",
+                        version, needed);
 }
 
 int td_conn_check_schema(PGconn *conn, tidemill_error *err) {
@@ -157,6 +158,32 @@ bool td_conn_alive(PGconn *conn) {
         if (!PQconsumeInput(conn)) return false;
     }
     return PQstatus(conn) == CONNECTION_OK;
+}
+
+void td_conn_close(PGconn *conn) {
+    PQfinish(conn);
+}
+
+int td_conn_check_caller(PGconn *conn, tidemill_error *err) {
+    PGTransactionStatusType status = PQtransactionStatus(conn);
+    const char *encoding = PQparameterStatus(conn, "client_encoding");
+    if (PQstatus(conn) != CONNECTION_OK) {
+        return td_error_set(err, TIDEMILL_ECONNECT, "the connection is not open; nothing was done");
+    }
+    if (status == PQTRANS_ACTIVE || PQpipelineStatus(conn) != PQ_PIPELINE_OFF) {
+        return td_error_set(err, TIDEMILL_ESTATE,
+                            "another statement is in progress on this connection; enqueue when it has ended");
+    }
+    if (status == PQTRANS_IDLE) {
+        return td_error_set(err, TIDEMILL_ESTATE,
+                            "no transaction is open on this connection; send begin first, or use tidemill_enqueue");
+    }
+    if (encoding && strcmp(encoding, "UTF8") != 0 && strcmp(encoding, "SQL_ASCII") != 0) {
+        return td_error_set(err, TIDEMILL_ESTATE,
+                            "this connection's client_encoding is %s; set it to UTF8, which the arguments are in",
+                            encoding);
+    }
+    return 0;
 }
 
 /* ---- Statements ---- */
@@ -214,10 +241,12 @@ static int code_of(const PGresult *result, const char *sqlstate) {
         int code;
         enum { ANY, OURS, NAMED } when; /* NAMED: the message names schema tidemill */
     } codes[] = {
-        { "22023", TIDEMILL_EINVALID, ANY },   { "22P02", TIDEMILL_EINVALID, ANY },  { "22P05", TIDEMILL_EINVALID, ANY },
-        { "22021", TIDEMILL_EINVALID, ANY },   { "P0002", TIDEMILL_ENOT_FOUND, OURS }, { "55000", TIDEMILL_ESTATE, OURS },
-        { "23505", TIDEMILL_ECONFLICT, OURS }, { "3F000", TIDEMILL_ESCHEMA, NAMED }, { "42883", TIDEMILL_ESCHEMA, NAMED },
-        { "42P01", TIDEMILL_ESCHEMA, NAMED },  { "53200", TIDEMILL_EMEMORY, ANY },
+        { "22023", TIDEMILL_EINVALID, ANY },    { "22P02", TIDEMILL_EINVALID, ANY },
+        { "22P05", TIDEMILL_EINVALID, ANY },    { "22021", TIDEMILL_EINVALID, ANY },
+        { "P0002", TIDEMILL_ENOT_FOUND, OURS }, { "55000", TIDEMILL_ESTATE, OURS },
+        { "23505", TIDEMILL_ECONFLICT, OURS },  { "3F000", TIDEMILL_ESCHEMA, NAMED },
+        { "42883", TIDEMILL_ESCHEMA, NAMED },   { "42P01", TIDEMILL_ESCHEMA, NAMED },
+        { "53200", TIDEMILL_EMEMORY, ANY },
     };
     for (size_t i = 0; i < TD_COUNT(codes); i++) {
         if (strcmp(codes[i].sqlstate, sqlstate) != 0) continue;

@@ -1,6 +1,7 @@
 /* enqueue.c: storing jobs. See enqueue.h. */
 #include "enqueue.h"
 
+#include "array.h"
 #include "conn.h"
 
 #include <inttypes.h>
@@ -34,7 +35,8 @@ static int text_given(const char *field, const char *what, const char *text, siz
 }
 
 int td_enqueue_not_whole(const char *field, const char *shown, int min, int max, tidemill_error *err) {
-    return td_error_field(err, field, "%s: %s is not allowed; give a whole number from %d to %d", field, shown, min, max);
+    return td_error_field(err, field, "%s: %s is not allowed; give a whole number from %d to %d", field, shown, min,
+                          max);
 }
 
 static int whole_given(const char *field, int value, int min, int max, tidemill_error *err) {
@@ -47,7 +49,8 @@ static int whole_given(const char *field, int value, int min, int max, tidemill_
 static int check_times(const tidemill_options *o, tidemill_error *err) {
     int64_t in = o->schedule_in_ms, at = o->schedule_at_us, unique = o->unique_for_ms;
     if (in != TIDEMILL_UNSET && (in < 0 || in > TD_ENQUEUE_IN_MAX_MS)) {
-        return td_error_field(err, "schedule_in", "schedule_in: %" PRId64 " ms is not allowed; give 0 to 100 years", in);
+        return td_error_field(err, "schedule_in", "schedule_in: %" PRId64 " ms is not allowed; give 0 to 100 years",
+                              in);
     }
     if (at != TIDEMILL_UNSET && (at < TD_ENQUEUE_AT_MIN_US || at > TD_ENQUEUE_AT_MAX_US)) {
         return td_error_field(err, "schedule_at",
@@ -107,57 +110,81 @@ static int check_job(const char *task, const tidemill_options *o, tidemill_error
 
 /* ---- Parameters ---- */
 
-/* The parameters of enqueue.sql and enqueue_many.sql. */
-enum { TASK, ARGS, SCHEDULE_IN, SCHEDULE_AT, QUEUE, MAX_ATTEMPTS, UNIQUE_FOR, UNIQUE_KEY, PRIORITY, TAGS, PARAMS };
+enum { TASK, ARGS, SCHEDULE_IN, SCHEDULE_AT, QUEUE, MAX_ATTEMPTS, UNIQUE_FOR, UNIQUE_KEY, PRIORITY, TAGS };
 
-typedef struct params {
-    const char *values[PARAMS];
-    char digits[PARAMS][24];
-    td_buf tags;
-} params;
+static const tidemill_options none_given = TIDEMILL_OPTIONS;
 
-/* array_item appends one item to the text of a PostgreSQL array, whose first byte is its "{". */
-static void array_item(td_buf *b, const char *text) {
-    td_buf_puts(b, b->len > 1 ? ",\"" : "\"");
-    while (*text) {
-        size_t plain = strcspn(text, "\"\\");
-        td_buf_add(b, text, plain);
-        text += plain;
-        if (*text) {
-            td_buf_putc(b, '\\');
-            td_buf_putc(b, *text++);
-        }
-    }
-    td_buf_putc(b, '"');
-}
-
-static void number_param(params *p, int i, int64_t value, int64_t unset) {
+static void number_param(td_enqueue_call *call, int i, int64_t value, int64_t unset) {
     if (value == unset) return;
-    snprintf(p->digits[i], sizeof p->digits[i], "%" PRId64, value);
-    p->values[i] = p->digits[i];
+    snprintf(call->digits[i], sizeof call->digits[i], "%" PRId64, value);
+    call->values[i] = call->digits[i];
 }
 
-/* set_params fills in all but args. They live as long as p, task and options. */
-static int set_params(params *p, const char *task, const tidemill_options *o, tidemill_error *err) {
-    *p = (params){ 0 };
-    p->values[TASK] = task;
-    p->values[QUEUE] = o->queue;
-    p->values[UNIQUE_KEY] = o->unique_key;
-    number_param(p, SCHEDULE_IN, o->schedule_in_ms, TIDEMILL_UNSET);
+/* set_params fills in all but args. */
+static int set_params(td_enqueue_call *call, const char *task, const tidemill_options *o, tidemill_error *err) {
+    call->values[TASK] = task;
+    call->values[QUEUE] = o->queue;
+    call->values[UNIQUE_KEY] = o->unique_key;
+    number_param(call, SCHEDULE_IN, o->schedule_in_ms, TIDEMILL_UNSET);
     int64_t at = o->schedule_at_us; /* before 1970 is as much in the past as 1970 is */
-    number_param(p, SCHEDULE_AT, at != TIDEMILL_UNSET && at < 0 ? 0 : at, TIDEMILL_UNSET);
-    number_param(p, UNIQUE_FOR, o->unique_for_ms, TIDEMILL_UNSET);
-    number_param(p, MAX_ATTEMPTS, o->max_attempts, TIDEMILL_UNSET_INT);
-    number_param(p, PRIORITY, o->priority, TIDEMILL_UNSET_INT);
+    number_param(call, SCHEDULE_AT, at != TIDEMILL_UNSET && at < 0 ? 0 : at, TIDEMILL_UNSET);
+    number_param(call, UNIQUE_FOR, o->unique_for_ms, TIDEMILL_UNSET);
+    number_param(call, MAX_ATTEMPTS, o->max_attempts, TIDEMILL_UNSET_INT);
+    number_param(call, PRIORITY, o->priority, TIDEMILL_UNSET_INT);
     if (!o->tags) return 0;
-    td_buf_putc(&p->tags, '{');
-    for (size_t i = 0; i < o->tags_count; i++) array_item(&p->tags, o->tags[i]);
-    td_buf_putc(&p->tags, '}');
-    p->values[TAGS] = p->tags.data;
-    return p->tags.failed ? td_error_memory(err) : 0;
+    td_array_open(&call->tags);
+    for (size_t i = 0; i < o->tags_count; i++) td_array_text(&call->tags, o->tags[i]);
+    td_array_close(&call->tags);
+    call->values[TAGS] = call->tags.data;
+    return call->tags.failed ? td_error_memory(err) : 0;
 }
 
-/* ---- The call ---- */
+int td_enqueue_prepare(td_enqueue_call *call, const char *task, const char *args_json, const tidemill_options *options,
+                       tidemill_error *err) {
+    const tidemill_options *o = options ? options : &none_given;
+    const char *args = args_json ? args_json : "{}";
+    *call = (td_enqueue_call){ 0 };
+    int rc = check_job(task, o, err);
+    if (rc == 0) rc = check_args(args, err);
+    if (rc == 0) rc = set_params(call, task, o, err);
+    call->values[ARGS] = args;
+    return rc;
+}
+
+/* many_args makes the text of an array of all arguments. */
+static int many_args(td_buf *b, const char *const *args_json, size_t count, tidemill_error *err) {
+    td_array_open(b);
+    for (size_t i = 0; i < count; i++) {
+        const char *args = args_json && args_json[i] ? args_json[i] : "{}";
+        int rc = check_args(args, err);
+        if (rc < 0) return rc;
+        td_array_text(b, args);
+    }
+    td_array_close(b);
+    if (b->failed) return td_error_memory(err);
+    if (b->len < (size_t)1 << 30) return 0; /* PostgreSQL's bound for one value */
+    return td_error_field(err, "args",
+                          "args: %zu jobs with %zu bytes of arguments are too many for one call; use several", count,
+                          b->len);
+}
+
+static int prepare_many(td_enqueue_call *call, const char *task, const char *const *args_json, size_t count,
+                        const tidemill_options *options, tidemill_error *err) {
+    const tidemill_options *o = options ? options : &none_given;
+    *call = (td_enqueue_call){ 0 };
+    int rc = check_job(task, o, err);
+    if (rc == 0) rc = set_params(call, task, o, err);
+    if (rc == 0) rc = many_args(&call->args, args_json, count, err);
+    call->values[ARGS] = call->args.data;
+    return rc;
+}
+
+void td_enqueue_call_free(td_enqueue_call *call) {
+    td_buf_free(&call->tags);
+    td_buf_free(&call->args);
+}
+
+/* ---- The answer ---- */
 
 /* explain makes the database's errors about the arguments' JSON into sentences about args. */
 static int explain(int rc, tidemill_error *err) {
@@ -182,74 +209,54 @@ static int explain(int rc, tidemill_error *err) {
     return rc;
 }
 
-/* run calls the function and reads count rows of its result. */
-static int run(PGconn *conn, const char *name, const params *p, size_t count, tidemill_job *jobs, tidemill_error *err) {
-    tidemill_error own;
-    if (!err) err = &own; /* explain reads it */
-    bool committing = PQtransactionStatus(conn) == PQTRANS_IDLE;
-    PGresult *result = NULL;
-    int rc = td_conn_run(conn, name, PARAMS, p->values, &result, err);
-    if (rc == TIDEMILL_ECONNECT && committing) {
-        rc = err->code = TIDEMILL_EOUTCOME;
-        td_error_prefix(err, "whether the job was stored is unknown; look for it, or enqueue it again if that does no harm");
-    } else if (rc < 0) {
-        rc = explain(rc, err);
-    } else if ((size_t)PQntuples(result) != count) {
-        rc = td_error_set(err, TIDEMILL_EDATABASE, "%zu jobs were enqueued, but %d results came back", count,
-                          PQntuples(result));
+int td_enqueue_answer(int rc, const PGresult *result, size_t count, tidemill_job *jobs, tidemill_error *err) {
+    if (rc == TIDEMILL_EOUTCOME) {
+        td_error_prefix(err,
+                        "whether the job was stored is unknown; look for it, or enqueue it again if that does no harm");
+        return rc;
     }
-    for (int i = 0; rc == 0 && jobs && i < PQntuples(result); i++) {
+    if (rc < 0) return explain(rc, err);
+    if ((size_t)PQntuples(result) != count) {
+        return td_error_set(err, TIDEMILL_EDATABASE, "%zu jobs were enqueued, but %d results came back", count,
+                            PQntuples(result));
+    }
+    for (int i = 0; jobs && i < PQntuples(result); i++) {
         jobs[i].id = (int64_t)strtoll(PQgetvalue(result, i, 0), NULL, 10);
         jobs[i].duplicate = PQgetvalue(result, i, 1)[0] == 't';
     }
+    return 0;
+}
+
+/* ---- On a connection that blocks ---- */
+
+/* run calls the function and reads count rows of its result. */
+static int run(PGconn *conn, const char *name, const td_enqueue_call *call, size_t count, tidemill_job *jobs,
+               tidemill_error *err) {
+    tidemill_error own;
+    if (!err) err = &own; /* the answer reads it */
+    bool committing = PQtransactionStatus(conn) == PQTRANS_IDLE;
+    PGresult *result = NULL;
+    int rc = td_conn_run(conn, name, TD_ENQUEUE_PARAMS, call->values, &result, err);
+    if (rc == TIDEMILL_ECONNECT && committing) rc = err->code = TIDEMILL_EOUTCOME;
+    rc = td_enqueue_answer(rc, result, count, jobs, err);
     PQclear(result);
     return rc;
 }
 
-static const tidemill_options none_given = TIDEMILL_OPTIONS;
-
 int td_enqueue(PGconn *conn, const char *task, const char *args_json, const tidemill_options *options,
                tidemill_job *job, tidemill_error *err) {
-    const tidemill_options *o = options ? options : &none_given;
-    params p;
-    int rc = check_job(task, o, err);
-    if (rc == 0) rc = check_args(args_json ? args_json : "{}", err);
-    if (rc < 0) return rc;
-    rc = set_params(&p, task, o, err);
-    p.values[ARGS] = args_json ? args_json : "{}";
-    if (rc == 0) rc = run(conn, "statements/enqueue.sql", &p, 1, job, err);
-    td_buf_free(&p.tags);
+    td_enqueue_call call;
+    int rc = td_enqueue_prepare(&call, task, args_json, options, err);
+    if (rc == 0) rc = run(conn, "statements/enqueue.sql", &call, 1, job, err);
+    td_enqueue_call_free(&call);
     return rc;
-}
-
-/* many_args makes the text of an array of all arguments. */
-static int many_args(td_buf *b, const char *const *args_json, size_t count, tidemill_error *err) {
-    td_buf_putc(b, '{');
-    for (size_t i = 0; i < count; i++) {
-        const char *args = args_json && args_json[i] ? args_json[i] : "{}";
-        int rc = check_args(args, err);
-        if (rc < 0) return rc;
-        array_item(b, args);
-    }
-    td_buf_putc(b, '}');
-    if (b->failed) return td_error_memory(err);
-    if (b->len < (size_t)1 << 30) return 0; /* PostgreSQL's bound for one value */
-    return td_error_field(err, "args", "args: %zu jobs with %zu bytes of arguments are too many for one call; use several",
-                          count, b->len);
 }
 
 int td_enqueue_many(PGconn *conn, const char *task, const char *const *args_json, size_t count,
                     const tidemill_options *options, tidemill_job *jobs, tidemill_error *err) {
-    const tidemill_options *o = options ? options : &none_given;
-    td_buf args = { 0 };
-    params p;
-    int rc = check_job(task, o, err);
-    if (rc < 0 || count == 0) return rc;
-    rc = set_params(&p, task, o, err);
-    if (rc == 0) rc = many_args(&args, args_json, count, err);
-    p.values[ARGS] = args.data;
-    if (rc == 0) rc = run(conn, "statements/enqueue_many.sql", &p, count, jobs, err);
-    td_buf_free(&p.tags);
-    td_buf_free(&args);
+    td_enqueue_call call;
+    int rc = prepare_many(&call, task, args_json, count, options, err);
+    if (rc == 0 && count > 0) rc = run(conn, "statements/enqueue_many.sql", &call, count, jobs, err);
+    td_enqueue_call_free(&call);
     return rc;
 }

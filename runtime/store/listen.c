@@ -33,8 +33,10 @@ int td_listen_open(const char *url, PGconn **conn, tidemill_error *err) {
     PGconn *opened = NULL;
     int rc = td_dial(url, &opened, err);
     if (rc == 0) rc = run_listen(opened, err);
-    if (rc == 0) *conn = opened;
-    else td_dial_hangup(opened);
+    if (rc == 0)
+        *conn = opened;
+    else
+        td_dial_hangup(opened);
     return rc;
 }
 

@@ -6,8 +6,8 @@
 
 struct pg_conn;
 
-/* td_listen_open connects and listens on Tidemill's channel. *conn is the caller's (td_dial_hangup). Errors: as td_dial,
-   DATABASE. */
+/* td_listen_open connects and listens on Tidemill's channel. *conn is the caller's (td_dial_hangup). Errors: as
+   td_dial, DATABASE. */
 int td_listen_open(const char *url, struct pg_conn **conn, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_listen_wait parks until notifications arrive, and calls heard for each with its payload. Errors: CONNECT (the

@@ -1,6 +1,7 @@
 /* work.c: a worker process's statements. */
 #include "work.h"
 
+#include "../loop/loop.h"
 #include "array.h"
 #include "query.h"
 #include "sql.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARAMS = 13 };
+enum { PARAMS = 14 };
 
 void td_claimed_free(td_claimed *claimed) {
     free(claimed->task);
@@ -84,35 +85,56 @@ static int take_row(const PGresult *result, int row, td_exchange_reply *reply, t
     } else if (strcmp(kind, "next") == 0) {
         reply->room_left = true;
         if (!PQgetisnull(result, row, 12)) reply->wait_ms = int_at(result, row, 12);
-    } else {
-        reply->ask_again = true;
     }
     return 0;
 }
 
+/* The parameters, owned by the fiber. */
+typedef struct sending {
+    td_hold hold;
+    td_buf p[PARAMS];
+} sending;
+
+static void sending_free(sending *s) {
+    for (int i = 0; i < PARAMS; i++) td_buf_free(&s->p[i]);
+    free(s);
+}
+
+static void release(td_hold *hold) {
+    sending_free(td_container(hold, sending, hold));
+}
+
+/* fill makes the parameters. */
+static int fill(sending *s, const td_exchange *x, const char *params[PARAMS], tidemill_error *err) {
+    bool failed = false;
+    td_buf_printf(&s->p[0], "%" PRId64, x->process);
+    td_buf_printf(&s->p[9], "%" PRId64, x->token);
+    fill_endings(s->p, x);
+    fill_claim(s->p, x);
+    for (int i = 0; i < PARAMS - 1; i++) {
+        if (i != 0 && i != 9) td_array_close(&s->p[i]);
+        failed |= s->p[i].failed;
+        params[i] = s->p[i].data;
+    }
+    params[13] = x->marks == TD_MARKS_KEEP ? NULL : x->marks == TD_MARKS_SET ? "t" : "f";
+    return failed ? td_error_memory(err) : 0;
+}
+
 int td_work_exchange(const td_exchange *x, td_exchange_reply *reply, tidemill_error *err) {
-    td_buf p[PARAMS] = { 0 };
     const char *params[PARAMS];
     PGresult *result = NULL;
-    int rc = 0;
-    bool failed = false;
-    td_buf_printf(&p[0], "%" PRId64, x->process);
-    td_buf_printf(&p[9], "%" PRId64, x->token);
-    fill_endings(p, x);
-    fill_claim(p, x);
-    for (int i = 0; i < PARAMS; i++) {
-        if (i != 0 && i != 9) td_array_close(&p[i]);
-        failed |= p[i].failed;
-        params[i] = p[i].data;
-    }
+    sending *s = calloc(1, sizeof *s);
+    if (!s) return td_error_memory(err);
     reply->jobs = 0;
-    reply->room_left = reply->ask_again = false;
+    reply->room_left = false;
     reply->wait_ms = -1;
-    rc =
-        failed ? td_error_memory(err) : td_query_exec(td_sql_text("statements/work.sql"), PARAMS, params, &result, err);
+    td_hold_push(td_fiber_self(), &s->hold, release);
+    int rc = fill(s, x, params, err);
+    if (rc == 0) rc = td_query_exec(td_sql_text("statements/work.sql"), PARAMS, params, &result, err);
+    td_hold_take(&s->hold);
+    sending_free(s);
     for (int i = 0; rc == 0 && i < PQntuples(result); i++) rc = take_row(result, i, reply, err);
     PQclear(result);
-    for (int i = 0; i < PARAMS; i++) td_buf_free(&p[i]);
     return rc;
 }
 
@@ -126,10 +148,11 @@ static int run(const char *name, int64_t process, int n, const char *text, PGres
     return td_query_exec(td_sql_text(name), n, params, result, err);
 }
 
-int td_work_start(const char *name, const char *tasks_json, void (*differing)(void *arg, const char *task), void *arg,
-                  int64_t *process, tidemill_error *err) {
+int td_work_start(const char *name, const char *queues_json, const char *tasks_json,
+                  void (*differing)(void *arg, const char *task), void *arg, int64_t *process, tidemill_error *err) {
     PGresult *result = NULL;
-    int rc = td_query_exec(td_sql_text("statements/process_start.sql"), 1, &name, &result, err);
+    const char *params[] = { name, queues_json };
+    int rc = td_query_exec(td_sql_text("statements/process_start.sql"), 2, params, &result, err);
     if (rc < 0) return rc;
     *process = int_at(result, 0, 0);
     PQclear(result);
@@ -140,18 +163,15 @@ int td_work_start(const char *name, const char *tasks_json, void (*differing)(vo
     return 0;
 }
 
-int td_work_heartbeat(int64_t process, bool *alive, void (*stop)(void *arg, int64_t id), void *arg,
-                      tidemill_error *err) {
+int td_work_heartbeat(int64_t process, bool *alive, void (*stop)(void *arg, int64_t id, int64_t lease, bool cancel),
+                      void *arg, tidemill_error *err) {
     PGresult *result = NULL;
     int rc = run("statements/process_heartbeat.sql", process, 1, NULL, &result, err);
     if (rc < 0) return rc;
     *alive = PQgetvalue(result, 0, 0)[0] == 't';
-    /* A JSON array of whole numbers: [1,2]. */
-    for (const char *at = PQgetvalue(result, 0, 1); *at; at++) {
-        if (*at < '0' || *at > '9') continue;
-        char *end;
-        stop(arg, strtoll(at, &end, 10));
-        at = end - 1;
+    for (int i = 0; i < PQntuples(result); i++) {
+        if (PQgetisnull(result, i, 1)) continue;
+        stop(arg, int_at(result, i, 1), int_at(result, i, 2), strcmp(PQgetvalue(result, i, 3), "cancelled") == 0);
     }
     PQclear(result);
     return 0;

@@ -29,6 +29,7 @@ typedef struct td_exchange {
     size_t rooms_count; /* 0: claim nothing */
     const char *const *tasks;
     size_t tasks_count;
+    enum { TD_MARKS_KEEP, TD_MARKS_SET, TD_MARKS_CLEAR } marks; /* as asleep on the rooms' queues */
 } td_exchange;
 
 /* A started job. The texts are owned by whoever was given it: td_claimed_free. */
@@ -48,7 +49,6 @@ typedef struct td_exchange_reply {
     void (*stale)(void *arg, int64_t id);
     size_t jobs;     /* how many were started */
     bool room_left;  /* fewer were due than there was room for */
-    bool ask_again;  /* the process was just marked asleep */
     int64_t wait_ms; /* until the next is due; below 0: none waits */
 } td_exchange_reply;
 
@@ -56,15 +56,18 @@ typedef struct td_exchange_reply {
    what was claimed under the token must be given back. */
 int td_work_exchange(const td_exchange *exchange, td_exchange_reply *reply, tidemill_error *err) TD_MUST_CHECK;
 
-/* td_work_start registers the process and publishes its tasks (a JSON array). differing is called for each task that
-   another live process declared differently. */
-int td_work_start(const char *name, const char *tasks_json, void (*differing)(void *arg, const char *task), void *arg,
-                  int64_t *process, tidemill_error *err) TD_MUST_CHECK;
+/* td_work_start registers the process with the queues that it serves (a JSON object of numbers of workers), and
+   publishes its tasks (a JSON array). differing is called for each task that another live process declared differently.
+ */
+int td_work_start(const char *name, const char *queues_json, const char *tasks_json,
+                  void (*differing)(void *arg, const char *task), void *arg, int64_t *process,
+                  tidemill_error *err) TD_MUST_CHECK;
 
-/* td_work_heartbeat says that the process is alive. *alive is false when it was taken for dead. stop is called for each
-   running job that was asked to stop. */
-int td_work_heartbeat(int64_t process, bool *alive, void (*stop)(void *arg, int64_t id), void *arg,
-                      tidemill_error *err) TD_MUST_CHECK;
+/* td_work_heartbeat says that the process is alive, and gives back the jobs of those that are not. *alive is false when
+   it was itself taken for dead. stop is called for each of its running jobs that was asked to stop, with the job's
+   lease, and whether it is to be cancelled or discarded. */
+int td_work_heartbeat(int64_t process, bool *alive, void (*stop)(void *arg, int64_t id, int64_t lease, bool cancel),
+                      void *arg, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_work_stop ends the process; what it still holds is given back. td_work_give_back does so for one token. */
 int td_work_stop(int64_t process, tidemill_error *err) TD_MUST_CHECK;

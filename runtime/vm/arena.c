@@ -1,6 +1,7 @@
 #include "arena.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -17,8 +18,10 @@
 typedef struct td_region {
     struct td_region *next, *prev;
     size_t size; /* of the mapping, header included */
-    size_t pad;
+    size_t free; /* in td_arena_trim: bytes of a chunk that are in free lists; LARGE for a large block */
 } td_region;
+
+#define LARGE SIZE_MAX
 
 enum {
     GRAIN = 16,    /* sizes of classes are multiples of it */
@@ -31,9 +34,9 @@ enum {
    classes for each doubling. */
 static int class_of(size_t n, size_t *size) {
     if (n <= 128) {
-        int class = (int)((n - 1) / GRAIN);
-        *size = (size_t)(class + 1) * GRAIN;
-        return class;
+        int cls = (int)((n - 1) / GRAIN);
+        *size = (size_t)(cls + 1) * GRAIN;
+        return cls;
     }
     int doubling = 63 - __builtin_clzll((unsigned long long)n - 1);
     int quarter = (int)((n - 1) >> (doubling - 2)) & 3;
@@ -41,32 +44,31 @@ static int class_of(size_t n, size_t *size) {
     return 8 + (doubling - 7) * 4 + quarter;
 }
 
-/* class_within returns the largest class whose blocks fit into n bytes (at least GRAIN), and its size. */
-static int class_within(size_t n, size_t *size) {
-    int class = class_of(n < SMALL ? n : SMALL, size);
-    if (*size <= n) return class;
-    class --;
-    if (class < 8) {
-        *size = (size_t)(class + 1) * GRAIN;
-    } else {
-        int doubling = 7 + (class - 8) / 4, quarter = (class - 8) % 4;
-        *size = ((size_t)1 << doubling) + ((size_t)(quarter + 1) << (doubling - 2));
-    }
-    return class;
+static size_t class_size(int cls) {
+    if (cls < 8) return (size_t)(cls + 1) * GRAIN;
+    int doubling = 7 + (cls - 8) / 4, quarter = (cls - 8) % 4;
+    return ((size_t)1 << doubling) + ((size_t)(quarter + 1) << (doubling - 2));
 }
 
-static void push_block(td_arena *a, int class, void *block, size_t size) {
+/* class_within returns the largest class whose blocks fit into n bytes (at least GRAIN), and its size. */
+static int class_within(size_t n, size_t *size) {
+    int cls = class_of(n < SMALL ? n : SMALL, size);
+    if (*size > n) *size = class_size(--cls);
+    return cls;
+}
+
+static void push_block(td_arena *a, int cls, void *block, size_t size) {
     SHOW(block, sizeof(void *));
-    *(void **)block = a->blocks[class];
-    a->blocks[class] = block;
+    *(void **)block = a->blocks[cls];
+    a->blocks[cls] = block;
     HIDE(block, size);
 }
 
-static void *pop_block(td_arena *a, int class) {
-    void *block = a->blocks[class];
+static void *pop_block(td_arena *a, int cls) {
+    void *block = a->blocks[cls];
     if (block) {
         SHOW(block, sizeof(void *));
-        a->blocks[class] = *(void **)block;
+        a->blocks[cls] = *(void **)block;
     }
     return block;
 }
@@ -75,8 +77,8 @@ static void *pop_block(td_arena *a, int class) {
 static void cut_up(td_arena *a, char *piece, size_t size) {
     while (size >= GRAIN) {
         size_t block_size;
-        int class = class_within(size, &block_size);
-        push_block(a, class, piece, block_size);
+        int cls = class_within(size, &block_size);
+        push_block(a, cls, piece, block_size);
         piece += block_size;
         size -= block_size;
     }
@@ -84,6 +86,7 @@ static void cut_up(td_arena *a, char *piece, size_t size) {
 
 static void link_region(td_arena *a, td_region *r, size_t size) {
     r->size = size;
+    r->free = 0;
     r->prev = NULL;
     r->next = a->regions;
     if (r->next) r->next->prev = r;
@@ -123,12 +126,25 @@ static bool new_chunk(td_arena *a) {
     return true;
 }
 
+/* split_larger takes a block of `size` bytes off a free block of a larger class, or returns NULL. */
+static char *split_larger(td_arena *a, int cls, size_t size) {
+    do {
+        if (++cls == TD_ARENA_CLASSES) return NULL;
+    } while (!a->blocks[cls]);
+    char *block = pop_block(a, cls);
+    cut_up(a, block + size, class_size(cls) - size);
+    return block;
+}
+
 static void *new_small(td_arena *a, size_t n) {
     size_t size;
-    int class = class_of(n, &size);
-    char *block = pop_block(a, class);
+    int cls = class_of(n, &size);
+    char *block = pop_block(a, cls);
+    if (!block && (size_t)(a->end - a->bump) < size) {
+        block = split_larger(a, cls, size);
+        if (!block && !new_chunk(a)) return NULL;
+    }
     if (!block) {
-        if ((size_t)(a->end - a->bump) < size && !new_chunk(a)) return NULL;
         block = a->bump;
         a->bump += size;
     }
@@ -145,6 +161,7 @@ static void *new_block(td_arena *a, size_t n) {
     if (n > SIZE_MAX / 4) return NULL;
     td_region *r = map_region(a, large_size(n));
     if (!r) return NULL;
+    r->free = LARGE;
     HIDE((char *)(r + 1) + n, r->size - sizeof *r - n);
     return r + 1;
 }
@@ -155,8 +172,8 @@ static void free_block(td_arena *a, void *block, size_t n) {
         return;
     }
     size_t size;
-    int class = class_of(n, &size);
-    push_block(a, class, block, size);
+    int cls = class_of(n, &size);
+    push_block(a, cls, block, size);
 }
 
 /* shrink_small makes a small block smaller where it lies, so that no memory is needed for it. */
@@ -181,6 +198,7 @@ static void *shrink_to_small(td_arena *a, char *block, size_t new_size) {
     }
     size_t size;
     class_of(new_size, &size);
+    r->free = 0;
     HIDE(block + new_size, r->size - sizeof *r - new_size);
     cut_up(a, block + size, r->size - sizeof *r - size);
     return block;
@@ -229,6 +247,87 @@ static void *resize_block(td_arena *a, char *block, size_t old_size, size_t new_
     return copy;
 }
 
+/* ---- Giving back what is free ---- */
+
+/* Some chunks of an arena, sorted by address. */
+typedef struct chunk_set {
+    td_region *list[256];
+    size_t count;
+} chunk_set;
+
+static int by_address(const void *a, const void *b) {
+    uintptr_t x = (uintptr_t) * (td_region *const *)a, y = (uintptr_t) * (td_region *const *)b;
+    return (x > y) - (x < y);
+}
+
+/* pick_chunks fills the set with chunks from r on. Returns the region after the last one looked at. */
+static td_region *pick_chunks(chunk_set *set, td_region *r) {
+    set->count = 0;
+    for (; r && set->count < sizeof set->list / sizeof *set->list; r = r->next) {
+        if (r->free == LARGE) continue;
+        r->free = 0;
+        set->list[set->count++] = r;
+    }
+    qsort(set->list, set->count, sizeof *set->list, by_address);
+    return r;
+}
+
+/* chunk_holding returns the chunk of the set that a block lies in, or NULL. */
+static td_region *chunk_holding(const chunk_set *set, const char *block) {
+    size_t low = 0, high = set->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const char *begin = (const char *)set->list[middle];
+        if (block < begin)
+            high = middle;
+        else if (block >= begin + set->list[middle]->size)
+            low = middle + 1;
+        else
+            return set->list[middle];
+    }
+    return NULL;
+}
+
+static bool all_free(const td_region *r) {
+    return r->free == r->size - sizeof *r;
+}
+
+/* take_free_blocks takes every block of a class off its list, counts it in its chunk, and puts back those whose chunk
+   is not known to be free as a whole. */
+static void take_free_blocks(td_arena *a, const chunk_set *set, int cls, bool count) {
+    size_t size = class_size(cls);
+    void *kept = NULL, *block;
+    while ((block = pop_block(a, cls))) {
+        td_region *r = chunk_holding(set, block);
+        if (r && count) r->free += size;
+        if (r && !count && all_free(r)) continue;
+        *(void **)block = kept;
+        kept = block;
+    }
+    while ((block = kept)) {
+        kept = *(void **)block;
+        push_block(a, cls, block, size);
+    }
+}
+
+void td_arena_trim(td_arena *a) {
+    chunk_set set;
+    cut_up(a, a->bump, (size_t)(a->end - a->bump));
+    a->bump = a->end = NULL;
+    for (td_region *next = a->regions; next;) {
+        next = pick_chunks(&set, next);
+        for (int cls = 0; cls < TD_ARENA_CLASSES; cls++) take_free_blocks(a, &set, cls, true);
+        for (int cls = 0; cls < TD_ARENA_CLASSES; cls++) take_free_blocks(a, &set, cls, false);
+        for (size_t i = 0; i < set.count; i++) {
+            if (!all_free(set.list[i])) continue;
+            unmap_region(a, set.list[i]);
+            a->chunks--;
+        }
+    }
+}
+
+/* ---- The allocator ---- */
+
 /* may_grow says whether the arena may hold so many bytes more. */
 static bool may_grow(td_arena *a, size_t more) {
     if (a->fail_after >= 0) {
@@ -240,6 +339,10 @@ static bool may_grow(td_arena *a, size_t more) {
         }
     }
     return !a->limit || (more <= a->limit && a->used <= a->limit - more);
+}
+
+static void *place_block(td_arena *a, void *block, size_t old_size, size_t new_size) {
+    return old_size ? resize_block(a, block, old_size, new_size) : new_block(a, new_size);
 }
 
 void td_arena_init(td_arena *a, size_t limit) {
@@ -255,7 +358,11 @@ void *td_arena_alloc(void *arena, void *block, size_t old_size, size_t new_size)
         return NULL;
     }
     bool granted = new_size <= old_size || may_grow(a, new_size - old_size);
-    void *result = !granted ? NULL : old_size ? resize_block(a, block, old_size, new_size) : new_block(a, new_size);
+    void *result = granted ? place_block(a, block, old_size, new_size) : NULL;
+    if (granted && !result) { /* too much is mapped, but perhaps not used */
+        td_arena_trim(a);
+        result = place_block(a, block, old_size, new_size);
+    }
     if (!result) {
         a->refused++;
         return NULL;

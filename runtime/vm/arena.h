@@ -4,8 +4,9 @@
    tells a block's size when it changes or frees it. A large block has a mapping of its own, which goes back to the
    system when it is freed. Every mapping is in one list, so destroying an arena needs no help from Lua.
 
-   What must hold: used is the sum of the sizes that Lua asked for, never above limit (0: none). Memory mapped but not
-   used stays below a multiple of the limit, since blocks of one class are never turned into another's.
+   What must hold: used is the sum of the sizes that Lua asked for, never above limit (0: none). A free block may be
+   cut into smaller ones, but is never joined to others; so what is mapped can exceed what is used, up to twice the
+   limit, where chunks that are free as a whole are given back.
    One thread at a time. */
 #ifndef TD_VM_ARENA_H
 #define TD_VM_ARENA_H
@@ -32,6 +33,9 @@ void td_arena_init(td_arena *arena, size_t limit);
 
 /* td_arena_alloc is a lua_Alloc whose first argument is the arena. Making a block smaller never fails. */
 void *td_arena_alloc(void *arena, void *block, size_t old_size, size_t new_size);
+
+/* td_arena_trim gives chunks without a block in use back to the system. Takes time by the number of free blocks. */
+void td_arena_trim(td_arena *arena);
 
 /* td_arena_destroy gives every mapping back; the arena is then empty as after td_arena_init. */
 void td_arena_destroy(td_arena *arena);

@@ -87,7 +87,6 @@ static void fail_memory(td_state *state, td_result *result) {
         td_buf_puts(&text, "the system had no more memory for the job");
     }
     result->error = td_buf_take(&text);
-    lua_gc(state->L, LUA_GCCOLLECT);
 }
 
 /* fail takes over an error: what the message handler captured, else the error object on top of the stack. */
@@ -106,7 +105,6 @@ static void fail(td_state *state, int status, size_t refused_before, td_result *
     } else if (state->error && state->capturing) { /* the traceback found no room; the message is there */
         result->error = state->error;
         state->error = NULL;
-        lua_gc(state->L, LUA_GCCOLLECT);
     } else {
         td_buf text = { 0 };
         td_fault_text(state->L, -1, &text);
@@ -235,6 +233,7 @@ void td_state_call(td_state *state, int task, const char *args_json, size_t args
         judge(L, top + 2, lua_gettop(L) - top - 1, result);
     end(state);
     lua_settop(L, top);
+    if (state->arena.refused != refused) td_state_trim(state);
     bool failed = result->outcome == TD_FAILED || result->outcome == TD_MEMORY;
     if (failed && c.task->has_backoff) ask_backoff(L, state->tasks[task].backoff, attempt, result);
     td_buf_free(&c.refusal);

@@ -65,7 +65,10 @@ static int read_all(td_file *file, int fd, size_t expected) {
     size_t room = expected < FILE_MAX ? expected + 1 : FILE_MAX + 1;
     for (;;) {
         char *text = realloc(file->text, room);
-        if (!text) return -1;
+        if (!text) {
+            errno = ENOMEM;
+            return -1;
+        }
         file->text = text;
         while (file->text_len < room) {
             ssize_t n = read(fd, text + file->text_len, room - file->text_len);

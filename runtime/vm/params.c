@@ -54,8 +54,8 @@ static int add(lua_State *L, int idx, td_params *p, int i, tidemill_error *err) 
         break;
     default:
         if (lua_islightuserdata(L, idx) && !lua_touserdata(L, idx)) return 0; /* tidemill.null */
-        return td_error_field(err, "params", "%s: a %s cannot be sent; give a string, number, boolean, table or nil", path,
-                              lua_typename(L, lua_type(L, idx)));
+        return td_error_field(err, "params", "%s: a %s cannot be sent; give a string, number, boolean, table or nil",
+                              path, lua_typename(L, lua_type(L, idx)));
     }
     if (p->text.failed) return td_error_memory(err);
     if (problem) return td_error_field(err, "params", "%s", problem);
@@ -67,7 +67,8 @@ static int add(lua_State *L, int idx, td_params *p, int i, tidemill_error *err) 
 int td_params_take(lua_State *L, int first, int n, td_params *p, tidemill_error *err) {
     *p = (td_params){ 0 };
     if (n > UINT16_MAX) {
-        return td_error_field(err, "params", "%d parameters are too many for PostgreSQL; give at most %d", n, UINT16_MAX);
+        return td_error_field(err, "params", "%d parameters are too many for PostgreSQL; give at most %d", n,
+                              UINT16_MAX);
     }
     p->values = calloc((size_t)n + 1, sizeof *p->values);
     p->offsets = calloc((size_t)n + 1, sizeof *p->offsets);

@@ -168,6 +168,11 @@ size_t td_state_mapped(const td_state *state) {
     return state->arena.mapped;
 }
 
+void td_state_trim(td_state *state) {
+    lua_gc(state->L, LUA_GCCOLLECT);
+    td_arena_trim(&state->arena);
+}
+
 const td_handlers *td_state_handlers(const td_state *state) {
     return state->set;
 }

@@ -76,10 +76,12 @@ int td_state_new(td_handlers *set, const td_module *modules, size_t modules_coun
  */
 void td_state_free(td_state *state);
 void td_state_drop(td_state *state);
-/* td_state_memory: bytes in use by Lua now; td_state_mapped: what the arena has from the system for that. The second
-   shrinks little before the state is freed, so a state in which it has grown large is better made anew. */
+/* td_state_memory: bytes in use by Lua now; td_state_mapped: what the arena has from the system for that. */
 size_t td_state_memory(const td_state *state);
 size_t td_state_mapped(const td_state *state);
+/* td_state_trim collects all garbage and gives what is free back to the system: for an idle state that a job has left
+   with much more mapped than a new one has. A call that met the memory limit has done so by itself. */
+void td_state_trim(td_state *state);
 const td_handlers *td_state_handlers(const td_state *state);
 /* td_state_of returns the state that L belongs to; NULL when L is not one of ours (a plain lua5.4). */
 td_state *td_state_of(lua_State *L);
@@ -103,7 +105,8 @@ typedef enum td_outcome {
 /* td_outcome_name returns "completed", ... as in the view tidemill.attempts. */
 const char *td_outcome_name(td_outcome outcome);
 
-/* What came of one call of a handler. The strings are malloc'd, and freed by td_result_free. */
+/* What came of one call of a handler. The strings are malloc'd, freed by td_result_free, and NULL where there is
+   nothing to say (or no memory to say it in). */
 typedef struct td_result {
     td_outcome outcome;
     char *error;     /* message, or the reason given to cancel and discard; clean text, at most 8 KiB */
@@ -115,9 +118,10 @@ typedef struct td_result {
 } td_result;
 void td_result_free(td_result *result);
 
-/* td_state_call runs task's handle(ctx, args) to its end in a protected call, with a traceback. push_ctx pushes ctx
-   ([-0, +1], may raise). args_json is decoded and checked against the declaration first. attempt is given to backoff
-   when the attempt failed. Afterwards the Lua stack is as before. Always fills *result. */
+/* td_state_call runs task's handle(ctx, args) to its end in a protected call, with a traceback. push_ctx returns ctx;
+   it is called with push_arg as a light userdata, and may raise (NULL: ctx is nil). args_json is decoded and checked
+   against the declaration first. attempt is given to backoff when the attempt failed. Afterwards the Lua stack is as
+   before. Always fills *result. */
 void td_state_call(td_state *state, int task, const char *args_json, size_t args_len, int attempt,
                    lua_CFunction push_ctx, void *push_arg, td_result *result);
 

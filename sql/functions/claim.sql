@@ -14,7 +14,7 @@ declare
     v_ids bigint[] := '{}';
     v_some bigint[];
 begin
-    for wanted in select q.queue, q.free from unnest(queues, free) q(queue, free) where q.free > 0 order by q.queue loop
+    for wanted in select q.queue, q.free from unnest(queues, free) q(queue, free) where q.free > 0 order by hashtext(q.queue), q.queue loop
         perform pg_advisory_xact_lock(1953067621, hashtext(wanted.queue));
         v_now := clock_timestamp();
         select array_agg(c.id) into v_some from (
@@ -26,6 +26,8 @@ begin
             order by coalesce(l.priority, t.priority, 1), j.due_at, j.id limit wanted.free) c;
         v_ids := v_ids || v_some;
     end loop;
+    -- Not those that somebody's open transaction is about to cancel or to move: nobody waits for that.
+    v_ids := array(select j.id from tidemill.job j where j.id = any (v_ids) and j.lease is null for update skip locked);
     if cardinality(v_ids) = 0 then return; end if;
     insert into tidemill.lease (token, process, jobs) values (claim.token, process_id, v_ids);
     return query

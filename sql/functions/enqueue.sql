@@ -36,12 +36,14 @@ begin
     return null;
 end $$;
 
--- wake: tells sleeping processes that a queue has a job that is due. A notification takes a lock for the whole cluster
--- until the caller commits, so it is sent only while somebody sleeps.
-create or replace function tidemill.wake(queue text) returns void
+-- wake: tells the processes that sleep on a queue that it has a job which is due at that time. A notification takes a lock
+-- for the whole cluster until the caller commits, so it is sent only while somebody sleeps, and only for what is due
+-- before they look by themselves (they do so every second, and then learn when the next one is due).
+create or replace function tidemill.wake(queue text, due_at timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if exists (select from tidemill.sleeper) then
+    if due_at < clock_timestamp() + interval '2 seconds'
+        and exists (select from tidemill.sleeper s where s.queue = wake.queue) then
         perform pg_notify('tidemill', queue);
     end if;
 end $$;
@@ -84,7 +86,7 @@ begin
     v_lane := tidemill.lane_for(v_queue, enqueue_many.task, enqueue_many.priority);
     v_now := clock_timestamp();
     v_due := greatest(v_now, coalesce(enqueue_many.schedule_at, v_now + enqueue_many.schedule_in, v_now));
-    if v_due <= v_now and cardinality(enqueue_many.args) > 0 then perform tidemill.wake(v_queue); end if;
+    if cardinality(enqueue_many.args) > 0 then perform tidemill.wake(v_queue, v_due); end if;
 
     if v_window is null and enqueue_many.unique_key is null then
         return query insert into tidemill.job as j (id, lane, due_at, enqueued_at, max_attempts, args, tags)

@@ -8,7 +8,11 @@ declare
     l tidemill.lane;
     t tidemill.task;
 begin
-    select * into j from tidemill.job where job.id = end_job.id for update;
+    -- A running job's row is not locked, so that the caller's transaction does not hold up what else its process records.
+    select * into j from tidemill.job where job.id = end_job.id;
+    if found and j.lease is null then
+        select * into j from tidemill.job where job.id = end_job.id for update;
+    end if;
     if not found then
         if exists (select from tidemill.jobs v where v.id = end_job.id) then
             raise exception using errcode = '55000', column = 'id', message = format('job %s is %s; only a job that is not over can be %s',
@@ -71,11 +75,12 @@ begin
                 message = format('job %s cannot be requeued: job %s holds its unique key', d.id, v_holder);
         end if;
     end if;
+    delete from tidemill.stop_request r where r.job = d.id; -- of a call that came too late for its former life
     insert into tidemill.job (id, lane, due_at, enqueued_at, run, args, tags, unique_key, unique_hash, process,
         attempted_at, last_error)
     values (d.id, tidemill.lane_for(d.queue, d.task, d.given_priority), clock_timestamp(), d.enqueued_at, d.run, d.args,
         d.given_tags, d.unique_key, d.unique_hash, d.process, d.attempted_at, d.last_error);
-    perform tidemill.wake(d.queue);
+    perform tidemill.wake(d.queue, clock_timestamp());
     return 'available';
 end $$;
 
@@ -98,7 +103,7 @@ begin
     update tidemill.job j set due_at = least(j.due_at, clock_timestamp()) from tidemill.lane l
         where j.id = retry.id and j.lease is null and l.id = j.lane returning l.queue into v_queue;
     if found then
-        perform tidemill.wake(v_queue);
+        perform tidemill.wake(v_queue, clock_timestamp());
         return 'available';
     end if;
     if exists (select from tidemill.jobs v where v.id = retry.id) then

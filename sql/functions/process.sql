@@ -25,15 +25,21 @@ begin
         published_at = clock_timestamp();
 end $$;
 
--- heartbeat: says that a process is alive. alive is false when it was already taken for dead: its jobs were given back,
--- and it must stop those it runs. stop lists its running jobs that were asked to stop.
-create or replace function tidemill.heartbeat(process_id bigint, out alive boolean, out stop bigint[])
+-- heartbeat: says that a process is alive. Returns a row for each of its running jobs that was asked to stop, or one
+-- without a job. alive is false when the process was already taken for dead: its jobs were given back, and it must stop
+-- those it runs.
+create or replace function tidemill.heartbeat(process_id bigint) returns table (alive boolean, job bigint, lease bigint,
+    outcome text)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    v_alive boolean;
 begin
     update tidemill.process p set heartbeat_at = clock_timestamp() where p.id = process_id and p.stopped_at is null;
-    alive := found;
-    stop := array(select r.job from tidemill.stop_request r join tidemill.job j on j.id = r.job
-        where j.process = process_id and j.lease is not null);
+    v_alive := found;
+    return query select v_alive, j.id, j.lease, r.outcome from (values (1)) one
+        left join (tidemill.stop_request r join tidemill.job j on j.id = r.job and j.process = process_id
+            and j.lease is not null) on true;
 end $$;
 
 -- give_back: makes jobs that a process holds available again, as lost or returned, without an attempt counted. tokens:

@@ -147,7 +147,10 @@ create table tidemill.stop_request (
 );
 create index stop_request_job on tidemill.stop_request (job);
 
--- Processes that found nothing due and wait for a notification. Enqueue notifies only while there are any.
+-- Queues of which a process found nothing due, so that it waits for a notification. Enqueue notifies only while somebody
+-- does. A process takes its rows out at most once a second, and only while it is busy, so this stays small.
 create table tidemill.sleeper (
-    process bigint primary key
+    queue text not null,
+    process bigint not null,
+    primary key (queue, process)
 );

@@ -10,7 +10,7 @@ failures=0
 
 # own_database NAME makes an empty database and prints its URL.
 own_database() {
-    psql -qX -v ON_ERROR_STOP=1 "$TIDEMILL_TEST_DATABASE" -c "drop database if exists $1" -c "create database $1" >&2
+    psql -qX -v ON_ERROR_STOP=1 "$TIDEMILL_TEST_DATABASE" -c "create database $1" >&2
     sed -E "s#^(postgres(ql)?://[^/]*/)[^?]*#\1$1#" <<<"$TIDEMILL_TEST_DATABASE"
 }
 
@@ -22,7 +22,7 @@ check() {
     number=$((number + 1))
     (
         # shellcheck disable=SC2046 # process ids, one word each
-        trap 'kill -KILL $(jobs -rp) 2>/dev/null' EXIT
+        trap 'kill -KILL $(jobs -rp) 2>/dev/null || true' EXIT
         set -e
         "$2"
     ) >"$scratch/log" 2>&1

@@ -99,7 +99,7 @@ usage() {
 
 unreachable() {
     local hidden=postgresql://someone:geheim@127.0.0.1:1/none command
-    for command in 'migrate status' 'migrate up' 'enqueue t' 'jobs list' 'jobs show 1' queues 'work --handlers spec'; do
+    for command in 'migrate status' 'migrate up' 'enqueue t' 'jobs list' 'jobs show 1' queues 'work --handlers handlers'; do
         # shellcheck disable=SC2086 # a command is several words
         fails 1 "$tidemill" $command --database "$hidden"
         says 'tidemill: the database cannot be reached'

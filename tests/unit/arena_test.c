@@ -175,19 +175,64 @@ static void destroying_gives_all_mappings_back(void **state) {
     for (int i = 0; i < 3; i++) assert_int_equal(mincore(pages[i], 4096, &resident), -1);
 }
 
-/* A job that uses one size after the other must not make the arena keep memory for each of them. */
-static void what_is_mapped_stays_near_the_limit(void **state) {
+static void a_larger_free_block_serves_a_smaller_request(void **state) {
+    (void)state;
+    enum { COUNT = 100 };
+    void *blocks[COUNT];
+    td_arena a;
+    td_arena_init(&a, 0);
+    for (int i = 0; i < COUNT; i++) blocks[i] = td_arena_alloc(&a, NULL, 0, 20000);
+    for (int i = 0; i < COUNT; i++) td_arena_alloc(&a, blocks[i], 20000, 0);
+    size_t mapped = a.mapped;
+    for (int i = 0; i < COUNT * 10; i++) assert_non_null(td_arena_alloc(&a, NULL, 0, 2000));
+    assert_int_equal(a.mapped, mapped);
+    td_arena_destroy(&a);
+}
+
+static void a_trim_gives_back_only_what_is_free(void **state) {
+    (void)state;
+    enum { COUNT = 20000, KEPT = 7 };
+    static block blocks[COUNT];
+    td_arena a;
+    td_arena_init(&a, 0);
+    block large = { NULL, 0, 0 };
+    resize(&a, &large, 100000);
+    for (int i = 0; i < COUNT; i++) {
+        blocks[i] = (block){ NULL, 0, 0 };
+        resize(&a, &blocks[i], 1 + draw(1000));
+    }
+    size_t full = a.mapped;
+    for (int i = 0; i < COUNT; i++) {
+        if (i != KEPT) resize(&a, &blocks[i], 0);
+    }
+    td_arena_trim(&a);
+    assert_true(a.mapped <= (64 << 10) + (101 << 10) && a.mapped < full / 10);
+    check_filled(&blocks[KEPT], blocks[KEPT].size);
+    check_filled(&large, large.size);
+    for (int i = 0; i < COUNT; i++) resize(&a, &blocks[i], 1 + draw(1000));
+    for (int i = 0; i < COUNT; i++) resize(&a, &blocks[i], 0);
+    resize(&a, &large, 0);
+    td_arena_trim(&a);
+    assert_int_equal(a.mapped, 0);
+    td_arena_destroy(&a);
+}
+
+/* A job that uses one size after the other, from small to large, must neither be refused what its limit allows nor make
+   the arena keep memory for each of the sizes. */
+static void free_memory_of_one_size_does_not_count_against_another(void **state) {
     (void)state;
     enum { LIMIT = 4 << 20, COUNT = LIMIT / 16 };
     static void *blocks[COUNT];
     td_arena a;
     td_arena_init(&a, LIMIT);
-    for (size_t size = 16; size <= 32768; size += size / 2) {
-        size_t n = 0;
-        while (n < LIMIT / size && (blocks[n] = td_arena_alloc(&a, NULL, 0, size))) n++;
-        while (n > 0) td_arena_alloc(&a, blocks[--n], size, 0);
+    for (size_t size = 16; size <= 100000; size += size / 2) {
+        for (size_t i = 0; i < LIMIT / size; i++) {
+            blocks[i] = td_arena_alloc(&a, NULL, 0, size);
+            if (!blocks[i]) fail_msg("block %zu of size %zu was refused with %zu used", i, size, a.used);
+            assert_true(a.mapped <= 2 * (size_t)LIMIT + (256 << 10));
+        }
+        for (size_t i = 0; i < LIMIT / size; i++) td_arena_alloc(&a, blocks[i], size, 0);
         assert_int_equal(a.used, 0);
-        assert_true(a.mapped <= 2 * (size_t)LIMIT + (256 << 10));
     }
     td_arena_destroy(&a);
 }
@@ -201,7 +246,9 @@ int main(void) {
         cmocka_unit_test(memory_left_over_by_a_shrink_is_used_again),
         cmocka_unit_test(a_large_block_goes_back_to_the_system_at_once),
         cmocka_unit_test(destroying_gives_all_mappings_back),
-        cmocka_unit_test(what_is_mapped_stays_near_the_limit),
+        cmocka_unit_test(a_larger_free_block_serves_a_smaller_request),
+        cmocka_unit_test(a_trim_gives_back_only_what_is_free),
+        cmocka_unit_test(free_memory_of_one_size_does_not_count_against_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

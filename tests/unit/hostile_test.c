@@ -73,7 +73,7 @@ static void a_state_that_cannot_be_made_leaves_nothing_behind(void **state) {
     for (n = 0; open_with(t, n, 2); n++) continue; /* also the second try */
 }
 
-/* call_with calls with the n-th request refused, and expects an end of one of the two kinds. */
+/* call_with calls with the n-th request refused, and expects an end that can come of it. */
 static bool call_with(vm *t, const char *args, long n, long times, td_outcome usual) {
     td_arena *a = &t->state->arena;
     size_t before = a->refused;
@@ -81,9 +81,10 @@ static bool call_with(vm *t, const char *args, long n, long times, td_outcome us
     a->fail_times = times;
     td_result *r = vm_call(t, args, 3);
     a->fail_after = -1;
-    /* The handler's own pcall may have caught it: then it went on with less, and failed by itself. */
-    if (r->outcome != usual && r->outcome != TD_MEMORY && r->outcome != TD_FAILED)
-        fail_msg("%s", td_outcome_name(r->outcome));
+    /* The handler's own pcall may have caught it: then it went on with less, and failed by itself or got through. */
+    bool possible =
+        r->outcome == usual || r->outcome == TD_MEMORY || r->outcome == TD_FAILED || r->outcome == TD_COMPLETED;
+    if (!possible) fail_msg("%s", td_outcome_name(r->outcome));
     if (r->outcome != TD_COMPLETED) assert_non_null(r->error);
     return a->refused > before;
 }
@@ -98,10 +99,11 @@ static void a_job_that_runs_out_of_memory_leaves_its_state_usable(void **state) 
     vm *t = *state;
     write_files(t);
     for (size_t i = 0; i < TD_COUNT(table); i++) {
-        for (long times = 1; times <= 1L << 40; times = times < 2 ? times + 1 : times << 39) {
+        static const long times[] = { 1, 2, 1L << 40 };
+        for (size_t k = 0; k < TD_COUNT(times); k++) {
             vm_start(t);
             long n = 0;
-            while (call_with(t, table[i].args, n, times, table[i].usual)) n++;
+            while (call_with(t, table[i].args, n, times[k], table[i].usual)) n++;
             assert_true(n > 20);
             assert_int_equal(vm_call(t, table[i].args, 3)->outcome, table[i].usual);
             if (table[i].usual == TD_FAILED) assert_true(t->result.delay_s == 3 && t->result.traceback);

@@ -131,9 +131,11 @@ static inline void job_entry(void *arg) {
     }
     lua_register(j->L, "fail_after", l_fail_after);
     int status = luaL_loadstring(j->L, j->script);
-    lua_pushstring(j->L, j->arg);
-    lua_pushinteger(j->L, j->number);
-    if (status == LUA_OK) status = lua_pcall(j->L, 2, 1, 0);
+    if (status == LUA_OK) {
+        lua_pushstring(j->L, j->arg);
+        lua_pushinteger(j->L, j->number);
+        status = lua_pcall(j->L, 2, 1, 0);
+    }
     job_text(j);
     pthread_mutex_lock(&j->t->mutex);
     j->raised = status != LUA_OK;
@@ -241,8 +243,8 @@ static inline char *lib_run(lib *t, const char *script, const char *arg) {
         free(text_);                                                                                                   \
     } while (0)
 
-/* lib_fail_each_allocation runs a script, whose argument is for fail_after, until no allocation of it fails any more, and
-   compares its last text. Before that, at least `least` runs must have raised for want of memory. */
+/* lib_fail_each_allocation runs a script, whose argument is for fail_after, until no allocation of it fails any more,
+   and compares its last text. Before that, at least `least` runs must have raised for want of memory. */
 static inline void lib_fail_each_allocation(lib *t, const char *script, const char *expected, int least) {
     char number[16];
     for (int i = 0;; i++) {
@@ -250,8 +252,10 @@ static inline void lib_fail_each_allocation(lib *t, const char *script, const ch
         job *j = job_start(t, script, number, 0);
         job_wait(j);
         bool raised = j->raised;
-        if (raised) assert_string_equal(j->text, "not enough memory");
-        else assert_string_equal(j->text, expected);
+        if (raised)
+            assert_string_equal(j->text, "not enough memory");
+        else
+            assert_string_equal(j->text, expected);
         job_free(j);
         if (raised) continue;
         if (i < least) fail_msg("only %d allocations were made to fail", i);

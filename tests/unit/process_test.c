@@ -6,9 +6,10 @@
 
 enum { MANY = 100 };
 
-#define RUN "local process = require 'tidemill.process'; local arg = ...; local function show(r, message, code) "       \
-            "if not r then return code .. ': ' .. message end return ('%s %s [%s] [%s]'):format(r.status, r.signal, "     \
-            "r.stdout, r.stderr) end "
+#define RUN                                                                                                            \
+    "local process = require 'tidemill.process'; local arg = ...; local function show(r, message, code) "              \
+    "if not r then return code .. ': ' .. message end return ('%s %s [%s] [%s]'):format(r.status, r.signal, "          \
+    "r.stdout, r.stderr) end "
 
 /* ---- What comes back ---- */
 
@@ -16,11 +17,13 @@ static void output_and_status_come_back(void **state) {
     ASSERT_RUN(*state, RUN "return show(process.run{'sh', '-c', 'echo out; echo err >&2; exit 3'})", "",
                "3 nil [out\n] [err\n]");
     ASSERT_RUN(*state, RUN "return show(process.run{'true'})", "", "0 nil [] []");
-    ASSERT_RUN(*state, RUN "return show(process.run{'printf', '%s|', 'a b', '', '$HOME'})", "", "0 nil [a b||$HOME|] []");
+    ASSERT_RUN(*state, RUN "return show(process.run{'printf', '%s|', 'a b', '', '$HOME'})", "",
+               "0 nil [a b||$HOME|] []");
 }
 
 static void a_signal_comes_back(void **state) {
-    ASSERT_RUN(*state, RUN "return show(process.run{'sh', '-c', 'echo before; kill -9 $$'})", "", "nil 9 [before\n] []");
+    ASSERT_RUN(*state, RUN "return show(process.run{'sh', '-c', 'echo before; kill -9 $$'})", "",
+               "nil 9 [before\n] []");
 }
 
 static void input_of_any_bytes_and_size_goes_in(void **state) {
@@ -56,8 +59,9 @@ static void cwd_and_env_are_as_given(void **state) {
 static void a_program_that_cannot_be_started_is_said_so(void **state) {
     lib *t = *state;
     char expected[300];
-    ASSERT_RUN(t, RUN "return show(process.run{'no-such-program'})", "",
-               "not_found: no program no-such-program was found in the folders of PATH; install it, or give its whole path");
+    ASSERT_RUN(
+        t, RUN "return show(process.run{'no-such-program'})", "",
+        "not_found: no program no-such-program was found in the folders of PATH; install it, or give its whole path");
     ASSERT_RUN(t, RUN "return show(process.run{'/no/such'})", "", "not_found: no program /no/such was found");
     snprintf(expected, sizeof expected, "io: %s could not be started: Permission denied", t->dir);
     ASSERT_RUN(t, RUN "return show(process.run{arg})", t->dir, expected);
@@ -74,7 +78,8 @@ static void too_much_output_ends_the_program(void **state) {
     ASSERT_RUN(*state, script, "yes >&2", expected);
     ASSERT_RUN(*state, script, "head -c 50000 /dev/zero; head -c 50001 /dev/zero >&2", expected);
     ASSERT_RUN(*state, script, "head -c 50000 /dev/zero; head -c 50000 /dev/zero >&2", "100000");
-    ASSERT_RUN(*state, RUN "local r, _, code = process.run{'head', '-c', '1048577', '/dev/zero'} return code", "", "limit");
+    ASSERT_RUN(*state, RUN "local r, _, code = process.run{'head', '-c', '1048577', '/dev/zero'} return code", "",
+               "limit");
 }
 
 /* gone says whether the process whose number is in a file has ended and was reaped. */
@@ -105,8 +110,10 @@ static bool ended(lib *t, const char *name) {
 
 static void a_timeout_kills_the_group(void **state) {
     lib *t = *state;
-    ASSERT_RUN(t, RUN "return show(process.run({'sh', '-c', \"" "cd '\" .. arg .. \"'; sleep 1000 & echo $! > child; "
-                      "echo $$ > parent; wait\"}, { timeout = 0.3 }))",
+    ASSERT_RUN(t,
+               RUN "return show(process.run({'sh', '-c', \""
+                   "cd '\" .. arg .. \"'; sleep 1000 & echo $! > child; "
+                   "echo $$ > parent; wait\"}, { timeout = 0.3 }))",
                t->dir, "timeout: the program did not end within 0.3 s, and was killed");
     EVENTUALLY(gone(t, "parent"));
     EVENTUALLY(ended(t, "child"));
@@ -115,7 +122,8 @@ static void a_timeout_kills_the_group(void **state) {
 static void a_dropped_job_kills_the_group(void **state) {
     lib *t = *state;
     int before = open_files();
-    job *j = job_start(t, RUN "process.run({'sh', '-c', [[" FAMILY "]], arg}, { stdin = ('x'):rep(1 << 20) })", t->dir, 0);
+    job *j =
+        job_start(t, RUN "process.run({'sh', '-c', [[" FAMILY "]], arg}, { stdin = ('x'):rep(1 << 20) })", t->dir, 0);
     EVENTUALLY(file_lines(t, "ready") == 1);
     assert_false(gone(t, "parent"));
     job_drop(j);
@@ -154,9 +162,11 @@ static void misuse_raises(void **state) {
         { "{'a'}, 1", "bad argument #2 to 'run' (table expected, got number)" },
         { "{'a'}, { timout = 1 }", "tidemill.process.run: there is no option timout; stdin, cwd, env, max_output and "
                                    "timeout are allowed" },
-        { "{'a'}, { timeout = 0 }", "tidemill.process.run: timeout: 0 is not allowed; give a number of seconds above 0" },
+        { "{'a'}, { timeout = 0 }",
+          "tidemill.process.run: timeout: 0 is not allowed; give a number of seconds above 0" },
         { "{'a'}, { timeout = 0/0 }", NULL },
-        { "{'a'}, { timeout = '1' }", "tidemill.process.run: timeout: 1 is not allowed; give a number of seconds above 0" },
+        { "{'a'}, { timeout = '1' }",
+          "tidemill.process.run: timeout: 1 is not allowed; give a number of seconds above 0" },
         { "{'a'}, { max_output = -1 }", "tidemill.process.run: max_output: -1 is not allowed; give a whole number of "
                                         "bytes, at most 1 GiB" },
         { "{'a'}, { max_output = 1.5 }", NULL },
@@ -169,8 +179,10 @@ static void misuse_raises(void **state) {
     };
     for (size_t i = 0; i < TD_COUNT(cases); i++) {
         char *text = lib_run(*state, script, cases[i][0]);
-        if (cases[i][1]) assert_string_equal(text, cases[i][1]);
-        else assert_non_null(strstr(text, "is not allowed; give a"));
+        if (cases[i][1])
+            assert_string_equal(text, cases[i][1]);
+        else
+            assert_non_null(strstr(text, "is not allowed; give a"));
         free(text);
     }
 }
@@ -192,12 +204,14 @@ static void outside_a_job_it_raises(void **state) {
 static void a_child_begins_with_a_clean_slate(void **state) {
     lib *t = *state;
     int leak = open("/dev/null", O_RDONLY); /* without O_CLOEXEC, as a careless host would */
-    ASSERT_RUN(t, RUN "return show(process.run{'ls', '/proc/self/fd'})", "", "0 nil [0\n1\n2\n3\n] []"); /* 3: ls's own */
+    ASSERT_RUN(t, RUN "return show(process.run{'ls', '/proc/self/fd'})", "",
+               "0 nil [0\n1\n2\n3\n] []"); /* 3: ls's own */
     close(leak);
     signal(SIGUSR1, SIG_IGN);
-    ASSERT_RUN(t, RUN "local r = process.run{'grep', '-E', 'Sig(Blk|Ign)', '/proc/self/status'} "
-                      "return (r.stdout:gsub('\t%x*(%x%x%x%x%x%x%x%x)', function(set) " /* 32 and 33 are the C library's */
-                      "return ('%x '):format(tonumber(set, 16) & 0x7fffffff) end):gsub('\\n', ''))",
+    ASSERT_RUN(t,
+               RUN "local r = process.run{'grep', '-E', 'Sig(Blk|Ign)', '/proc/self/status'} "
+                   "return (r.stdout:gsub('\t%x*(%x%x%x%x%x%x%x%x)', function(set) " /* 32 and 33 are the C library's */
+                   "return ('%x '):format(tonumber(set, 16) & 0x7fffffff) end):gsub('\\n', ''))",
                "", "SigBlk:0 SigIgn:0 ");
     signal(SIGUSR1, SIG_DFL);
     ASSERT_RUN(t, RUN "return show(process.run{'sh', '-c', 'read a b c d e rest < /proc/$$/stat; test $e = $$'})", "",
@@ -220,14 +234,16 @@ static void a_program_that_ignores_sigchld_is_told_that_ends_are_lost(void **sta
     signal(SIGCHLD, SIG_IGN);
     char *text = lib_run(*state, RUN "return show(process.run{'sh', '-c', 'exit 5'})", "");
     signal(SIGCHLD, SIG_DFL);
-    assert_string_equal(text, "io: how the program ended is not known: this process ignores SIGCHLD, or waits for all its "
-                              "children elsewhere");
+    assert_string_equal(text,
+                        "io: how the program ended is not known: this process ignores SIGCHLD, or waits for all its "
+                        "children elsewhere");
     free(text);
 }
 
 static void running_out_of_lua_memory_loses_nothing(void **state) {
-    static const char script[] = RUN "local r = process.run({'head', '-c', '2000000', '/dev/zero'}, { max_output = 4000000 }) "
-                                     "return #r.stdout";
+    static const char script[] =
+        RUN "local r = process.run({'head', '-c', '2000000', '/dev/zero'}, { max_output = 4000000 }) "
+            "return #r.stdout";
     lib *t = *state;
     int before = open_files();
     job *j = job_start_limited(t, script, "", 0, 1 << 20);
@@ -250,7 +266,8 @@ static void each_lua_allocation_may_fail(void **state) {
 
 /* ---- Many ---- */
 
-/* Every child waits for a byte from the gate, which is opened when all are there: so all of them ran at the same time. */
+/* Every child waits for a byte from the gate, which is opened when all are there: so all of them ran at the same time.
+ */
 static void many_run_at_the_same_time_on_one_thread(void **state) {
     static const char script[] = "local process = require 'tidemill.process'; local dir, number = ... "
                                  "local r = assert(process.run({'sh', '-c', 'echo >> here; head -c 1 < gate; echo $0', "
@@ -284,10 +301,14 @@ static void many_are_dropped_at_every_moment(void **state) {
     lib *t = *state;
     int before = open_files();
     for (int i = 0; i < MANY; i++) {
-        job *j = job_start(t, RUN "process.run({'sh', '-c', 'echo >> \"$0\"/begun; cat; sleep 1000', arg}, "
-                                  "{ stdin = ('x'):rep(100000) })", t->dir, 0);
-        if (i % 3 == 0) EVENTUALLY(file_lines(t, "begun") > i / 3);
-        else if (i % 3 == 1) lib_on_thread(t, nothing, NULL);
+        job *j = job_start(t,
+                           RUN "process.run({'sh', '-c', 'echo >> \"$0\"/begun; cat; sleep 1000', arg}, "
+                               "{ stdin = ('x'):rep(100000) })",
+                           t->dir, 0);
+        if (i % 3 == 0)
+            EVENTUALLY(file_lines(t, "begun") > i / 3);
+        else if (i % 3 == 1)
+            lib_on_thread(t, nothing, NULL);
         job_drop(j);
     }
     EVENTUALLY(open_files() == before);

@@ -10,7 +10,9 @@
      tags          list of strings   at most 20, of 1 to 100 bytes each
 
    Whatever is not allowed here is an error value that names the option, never raised. */
-#include "binding.h"
+#include "request.h"
+
+#include "../store/enqueue.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -45,27 +47,27 @@ static int refuse_number(lua_State *L, int idx, const char *field, const char *w
 
 /* ---- One reader an option: each takes the value at idx ---- */
 
-static int read_schedule_in(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    if (lua_type(L, idx) != LUA_TNUMBER) return td_answer_type(L, idx, "schedule_in", IN_WANTED, err);
+static int read_schedule_in(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    if (lua_type(L, idx) != LUA_TNUMBER) return td_request_type(L, idx, "schedule_in", IN_WANTED, err);
     double seconds = lua_tonumber(L, idx);
     if (!(seconds >= 0 && seconds <= YEARS(100))) return refuse_number(L, idx, "schedule_in", IN_WANTED, err);
-    out->given.schedule_in_ms = llround(seconds * 1000);
+    r->options.schedule_in_ms = llround(seconds * 1000);
     return 0;
 }
 
-static int read_unique_for(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    if (lua_type(L, idx) != LUA_TNUMBER) return td_answer_type(L, idx, "unique_for", UNIQUE_WANTED, err);
+static int read_unique_for(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    if (lua_type(L, idx) != LUA_TNUMBER) return td_request_type(L, idx, "unique_for", UNIQUE_WANTED, err);
     double seconds = lua_tonumber(L, idx);
     if (!(seconds > 0 && seconds <= YEARS(10))) return refuse_number(L, idx, "unique_for", UNIQUE_WANTED, err);
-    out->given.unique_for_ms = seconds < 0.001 ? 1 : llround(seconds * 1000);
+    r->options.unique_for_ms = seconds < 0.001 ? 1 : llround(seconds * 1000);
     return 0;
 }
 
 /* read_time_text reads schedule_at where it is a string. */
-static int read_time_text(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
+static int read_time_text(lua_State *L, int idx, td_request *r, tidemill_error *err) {
     size_t len;
     const char *text = lua_tolstring(L, idx, &len);
-    if (strlen(text) == len && td_time_read(text, &out->given.schedule_at_us)) return 0;
+    if (strlen(text) == len && td_time_read(text, &r->options.schedule_at_us)) return 0;
     td_buf shown = { 0 };
     td_text_clean(&shown, text, len, 64);
     int rc = td_error_field(err, "schedule_at", "schedule_at: \"%s\" is not a time; give " AT_WANTED,
@@ -74,32 +76,33 @@ static int read_time_text(lua_State *L, int idx, td_lua_options *out, tidemill_e
     return rc;
 }
 
-static int read_schedule_at(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    if (lua_type(L, idx) == LUA_TSTRING) return read_time_text(L, idx, out, err);
-    if (lua_type(L, idx) != LUA_TNUMBER) return td_answer_type(L, idx, "schedule_at", AT_WANTED, err);
+static int read_schedule_at(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    if (lua_type(L, idx) == LUA_TSTRING) return read_time_text(L, idx, r, err);
+    if (lua_type(L, idx) != LUA_TNUMBER) return td_request_type(L, idx, "schedule_at", AT_WANTED, err);
     double seconds = lua_tonumber(L, idx);
     if (!(seconds >= (double)(TD_ENQUEUE_AT_MIN_US / 1000000) && seconds <= (double)(TD_ENQUEUE_AT_MAX_US / 1000000))) {
         return refuse_number(L, idx, "schedule_at", AT_WANTED ", in the years 1 to 9999", err);
     }
-    out->given.schedule_at_us = lua_isinteger(L, idx) ? (int64_t)lua_tointeger(L, idx) * 1000000 : llround(seconds * 1e6);
+    r->options.schedule_at_us =
+        lua_isinteger(L, idx) ? (int64_t)lua_tointeger(L, idx) * 1000000 : llround(seconds * 1e6);
     return 0;
 }
 
 /* read_text reads a string into *text. */
 static int read_text(lua_State *L, int idx, const char *field, const char *what, size_t max, const char **text,
                      tidemill_error *err) {
-    if (lua_type(L, idx) != LUA_TSTRING) return td_answer_type(L, idx, field, "a string", err);
+    if (lua_type(L, idx) != LUA_TSTRING) return td_request_type(L, idx, field, "a string", err);
     size_t len;
     *text = lua_tolstring(L, idx, &len);
     return td_enqueue_text(field, what, *text, len, max, err);
 }
 
-static int read_queue(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    return read_text(L, idx, "queue", "name", TD_ENQUEUE_QUEUE_MAX, &out->given.queue, err);
+static int read_queue(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    return read_text(L, idx, "queue", "name", TD_ENQUEUE_QUEUE_MAX, &r->options.queue, err);
 }
 
-static int read_unique_key(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    return read_text(L, idx, "unique_key", "key", TD_ENQUEUE_KEY_MAX, &out->given.unique_key, err);
+static int read_unique_key(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    return read_text(L, idx, "unique_key", "key", TD_ENQUEUE_KEY_MAX, &r->options.unique_key, err);
 }
 
 /* read_whole reads a whole number, also one that is a float (3.0). */
@@ -108,7 +111,7 @@ static int read_whole(lua_State *L, int idx, const char *field, int min, int max
     int whole;
     if (lua_type(L, idx) != LUA_TNUMBER) {
         snprintf(wanted, sizeof wanted, "a whole number from %d to %d", min, max);
-        return td_answer_type(L, idx, field, wanted, err);
+        return td_request_type(L, idx, field, wanted, err);
     }
     lua_Integer value = lua_tointegerx(L, idx, &whole);
     if (!whole || value < min || value > max) {
@@ -119,12 +122,12 @@ static int read_whole(lua_State *L, int idx, const char *field, int min, int max
     return 0;
 }
 
-static int read_max_attempts(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    return read_whole(L, idx, "max_attempts", 1, TD_ENQUEUE_ATTEMPTS_MAX, &out->given.max_attempts, err);
+static int read_max_attempts(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    return read_whole(L, idx, "max_attempts", 1, TD_ENQUEUE_ATTEMPTS_MAX, &r->options.max_attempts, err);
 }
 
-static int read_priority(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    return read_whole(L, idx, "priority", 0, TD_ENQUEUE_PRIORITY_MAX, &out->given.priority, err);
+static int read_priority(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    return read_whole(L, idx, "priority", 0, TD_ENQUEUE_PRIORITY_MAX, &r->options.priority, err);
 }
 
 /* count_keys returns how many keys a table has. */
@@ -138,32 +141,34 @@ static size_t count_keys(lua_State *L, int idx) {
     return count;
 }
 
-static int read_tags(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    if (!lua_istable(L, idx)) return td_answer_type(L, idx, "tags", TAGS_WANTED, err);
+static int read_tags(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    if (!lua_istable(L, idx)) return td_request_type(L, idx, "tags", TAGS_WANTED, err);
     size_t count = (size_t)lua_rawlen(L, idx);
     if (count > TD_ENQUEUE_TAGS_MAX) {
-        return td_error_field(err, "tags", "tags: %zu tags are not allowed; give at most %d", count, TD_ENQUEUE_TAGS_MAX);
+        return td_error_field(err, "tags", "tags: %zu tags are not allowed; give at most %d", count,
+                              TD_ENQUEUE_TAGS_MAX);
     }
     if (count_keys(L, idx) != count) {
-        return td_error_field(err, "tags", "tags: a table with other keys than 1, 2, ... is not allowed; give " TAGS_WANTED);
+        return td_error_field(err, "tags",
+                              "tags: a table with other keys than 1, 2, ... is not allowed; give " TAGS_WANTED);
     }
     for (size_t i = 0; i < count; i++) {
         lua_rawgeti(L, idx, (lua_Integer)i + 1);
-        int rc = read_text(L, lua_gettop(L), "tags", "tag", TD_ENQUEUE_TAG_MAX, &out->tags[i], err);
+        int rc = read_text(L, lua_gettop(L), "tags", "tag", TD_ENQUEUE_TAG_MAX, &r->tags[i], err);
         lua_pop(L, 1); /* the table holds it */
         if (rc < 0) return rc;
     }
-    out->given.tags = out->tags;
-    out->given.tags_count = count;
+    r->options.tags = r->tags;
+    r->options.tags_count = count;
     return 0;
 }
 
 /* ---- The table ---- */
 
-typedef int read_fn(lua_State *L, int idx, td_lua_options *out, tidemill_error *err);
+typedef int read_fn(lua_State *L, int idx, td_request *r, tidemill_error *err);
 
-static const char *const names[] = { "schedule_in", "schedule_at", "queue",    "max_attempts", "unique_for",
-                                     "unique_key",  "priority",    "tags",     NULL };
+static const char *const names[] = { "schedule_in", "schedule_at", "queue", "max_attempts", "unique_for", "unique_key",
+                                     "priority",    "tags",        NULL };
 static read_fn *const readers[] = { read_schedule_in, read_schedule_at, read_queue,    read_max_attempts,
                                     read_unique_for,  read_unique_key,  read_priority, read_tags };
 
@@ -192,24 +197,24 @@ static int refuse_key(lua_State *L, int idx, tidemill_error *err) {
 }
 
 /* read_option reads the key and the value on top of the stack. */
-static int read_option(lua_State *L, td_lua_options *out, tidemill_error *err) {
+static int read_option(lua_State *L, td_request *r, tidemill_error *err) {
     int value = lua_gettop(L), key = value - 1;
     for (size_t i = 0; i < TD_COUNT(readers) && lua_type(L, key) == LUA_TSTRING; i++) {
         size_t len;
         const char *name = lua_tolstring(L, key, &len);
-        if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0) return readers[i](L, value, out, err);
+        if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0) return readers[i](L, value, r, err);
     }
     return refuse_key(L, key, err);
 }
 
-int td_lua_options_read(lua_State *L, int idx, td_lua_options *out, tidemill_error *err) {
-    out->given = (tidemill_options)TIDEMILL_OPTIONS;
+int td_request_options(lua_State *L, int idx, td_request *r, tidemill_error *err) {
+    r->options = (tidemill_options)TIDEMILL_OPTIONS;
     if (lua_isnoneornil(L, idx)) return 0;
-    if (!lua_istable(L, idx)) return td_answer_type(L, idx, "options", "a table", err);
+    if (!lua_istable(L, idx)) return td_request_type(L, idx, "options", "a table", err);
     if (!lua_checkstack(L, 8)) return td_error_memory(err);
     lua_pushnil(L);
     while (lua_next(L, idx)) {
-        int rc = read_option(L, out, err);
+        int rc = read_option(L, r, err);
         lua_pop(L, rc < 0 ? 2 : 1);
         if (rc < 0) return rc;
     }

@@ -1,0 +1,2 @@
+-- Opens a transaction for client:transaction of the Lua binding.
+begin
