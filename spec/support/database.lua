@@ -36,8 +36,8 @@ local function psql(url, sql, options)
     local file = assert(io.open(name, "w"))
     file:write(sql)
     file:close()
-    local ended = started(("PGOPTIONS='-c client_min_messages=warning' psql -X -q -v ON_ERROR_STOP=1 %s -f %s %s"):format(
-        options, name, quoted(url)))
+    local command = "PGOPTIONS='-c client_min_messages=warning' psql -X -q -v ON_ERROR_STOP=1 %s -f %s %s"
+    local ended = started(command:format(options, name, quoted(url)))
     return function()
         local output, ok = ended()
         os.remove(name)
