@@ -62,6 +62,49 @@ void td_fiber_park(void) {
     }
 }
 
+void td_fiber_yield(void) {
+    td_fiber *self = td_fiber_self();
+    assert(self);
+    td_schedule_yield(self);
+}
+
+void td_fiber_start(td_fiber *fiber) {
+    assert(fiber->thread == td_thread_self());
+    if (!fiber->link.next) td_list_push(&fiber->thread->yielded, &fiber->link);
+}
+
+void td_fiber_interrupt(td_fiber *fiber) {
+    fiber->interrupted = true;
+    if (fiber != fiber->thread->current) td_schedule_ready(fiber);
+}
+
+void td_fiber_restore(td_fiber *fiber) {
+    fiber->interrupted = false;
+}
+
+bool td_fiber_interrupted(void) {
+    const td_fiber *self = td_fiber_self();
+    return self && self->interrupted;
+}
+
+uint64_t td_fiber_run_ns(const td_fiber *fiber) {
+    return fiber->run_ns;
+}
+
+bool td_fiber_torn(const td_fiber *fiber) {
+    return fiber->torn;
+}
+
+void td_fiber_set_preempt(td_fiber *fiber, const td_preempt *preempt, void *arg) {
+    fiber->preempt_arg = arg;
+    fiber->preempt = preempt;
+}
+
+void td_fiber_set_overflow(td_fiber *fiber, td_call_fn *fn, void *arg) {
+    fiber->overflow = fn;
+    fiber->overflow_arg = arg;
+}
+
 void td_fiber_wake(td_fiber *fiber) {
     td_thread *thread = fiber->thread;
     assert(thread == td_thread_self());

@@ -62,6 +62,16 @@ void td_fiber_park(void);
    often it was woken). To wake oneself and park is to give way. On its thread. */
 void td_fiber_wake(td_fiber *fiber);
 
+/* td_fiber_start makes a new fiber ready, behind those that were woken: a thread that is given many new fibers at once
+   serves timers and I/O in between. On its thread. */
+void td_fiber_start(td_fiber *fiber);
+
+/* td_fiber_interrupt ends the waits of a fiber (td_wait_...) with CANCELLED, the one that it is in and every later one,
+   and wakes it if it is parked otherwise: td_fiber_interrupted tells why. td_fiber_restore ends that. On its thread. */
+void td_fiber_interrupt(td_fiber *fiber);
+void td_fiber_restore(td_fiber *fiber);
+bool td_fiber_interrupted(void);
+
 /* td_fiber_drop ends a fiber that does not run (parked, ready or never started): holds are released, the stack freed.
    On its thread, not from itself. A fiber whose entry returned is freed in the same way by itself. NULL is allowed. */
 void td_fiber_drop(td_fiber *fiber);
@@ -84,13 +94,14 @@ void td_hold_take(td_hold *hold);
 /* ---- Waiting, from a fiber ---- */
 
 /* td_wait_until parks until the monotonic time deadline_ns, never less (a time that is over: gives way). A
-   td_fiber_wake meanwhile does not end it, and is kept for the next td_fiber_park. Error: STATE (not on a fiber). */
+   td_fiber_wake meanwhile does not end it, and is kept for the next td_fiber_park. Errors: STATE (not on a fiber),
+   CANCELLED (td_fiber_interrupt). */
 int td_wait_until(uint64_t deadline_ns, tidemill_error *err);
 
 /* td_wait_fd parks until fd is ready for events (UV_READABLE, UV_WRITABLE), or deadline_ns (UINT64_MAX: none).
    *ready (may be NULL) is what it is ready for, 0 after a timeout; an fd with an error is ready for all. Makes fd
-   non-blocking. A td_fiber_wake meanwhile is kept, as above. Errors: TIMEOUT, IO, MEMORY, STATE. The fd may be in no
-   other wait on this thread at the same time. */
+   non-blocking. A td_fiber_wake meanwhile is kept, as above. Errors: TIMEOUT, CANCELLED, IO, MEMORY, STATE. The fd may be
+   in no other wait on this thread at the same time. */
 int td_wait_fd(int fd, int events, uint64_t deadline_ns, int *ready, tidemill_error *err) TD_MUST_CHECK;
 
 #endif

@@ -3,16 +3,17 @@
    Only a thread's own code touches its scheduler (fibers, queues, sleepers, stacks): nothing there is locked. The one
    structure that other threads reach is the mailbox, under its mutex.
 
-   Preemption: a fiber may be switched away from a signal handler only while the program counter is in foreign code that
-   is known to be safe (the Lua interpreter), never in this layer, and never while its nopreempt count is above 0. So
-   the scheduler's structures are always whole when a handler looks at them. The handler may read td_fiber_self() and
-   nopreempt, and may leave the fiber by td_schedule_yield. */
+   Preemption (preempt.c): a fiber may be switched away from a signal handler only while the program counter is in foreign
+   code that is known to be safe (the Lua interpreter), never in this layer, and never while its nopreempt count is above
+   0. So the scheduler's structures are always whole when a handler looks at them. The handler may read td_fiber_self()
+   and nopreempt, and may leave the fiber by td_schedule_yield. */
 #ifndef TD_LOOP_PRIVATE_H
 #define TD_LOOP_PRIVATE_H
 
-#include "loop.h"
+#include "preempt.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* ---- Stacks (stack.c) ---- */
 
@@ -62,7 +63,15 @@ struct td_fiber {
     bool due;                    /* due_ns came */
     bool token;                  /* woken while it was ready or running */
     bool returned;               /* of entry: it is freed next */
+    bool interrupted;
+    bool torn;       /* switched away by a signal */
+    bool overflowed; /* its stack: it will not run again */
     volatile unsigned nopreempt;
+    uint64_t run_ns;
+    const td_preempt *preempt;
+    void *preempt_arg;
+    td_call_fn *overflow;
+    void *overflow_arg;
     void *fake_stack; /* AddressSanitizer's, while it does not run */
     void *tsan;       /* ThreadSanitizer's name for it */
 };
@@ -112,6 +121,10 @@ struct td_thread {
     td_sleepers sleepers;
     td_stack_cache stacks;
     td_fiber *volatile current;
+    _Atomic uint64_t run_since_ns; /* when current was switched to; 0 on the loop */
+    uint64_t cpu_ns;               /* the thread's processor time when that was last read */
+    _Atomic(td_watch *) watch;     /* who watches it, NULL: nobody */
+    stack_t alternate;             /* for a stack that overflowed */
     td_context context; /* while a fiber runs: where the loop goes on */
     void *fake_stack, *tsan;
     const void *stack_low; /* of the OS thread, as AddressSanitizer knows it */
@@ -136,6 +149,14 @@ void td_schedule_ready(td_fiber *fiber);
 /* td_schedule_yield lets the running fiber give way: it goes on after those that are ready and the timers that are due.
  */
 void td_schedule_yield(td_fiber *fiber);
+
+/* ---- Preemption (preempt.c) ---- */
+
+/* td_preempt_thread_open and _close prepare the calling OS thread for the signals. */
+void td_preempt_thread_open(td_thread *thread);
+void td_preempt_thread_close(td_thread *thread);
+/* td_watch_awake has the watcher watch, which may be asleep. Called at each switch to a fiber. */
+void td_watch_awake(td_watch *watch);
 
 /* ---- Sleepers (sleepers.c) ---- */
 

@@ -2,26 +2,36 @@
 
    libuv waits for I/O between its `prepare` and its `check` handles. In `check`, when posts and I/O have been dealt
    with, the sleepers that are due become ready, and then fibers run: first those that are ready, each once; then those
-   that only gave way, for a short time. What one fiber wakes runs in the next turn, so that I/O and timers do not
-   starve. */
+   that only gave way, were made to, or are new, for a short time. What one fiber wakes runs in the next turn, so that I/O
+   and timers do not starve; and when those that are ready take long, the others of them wait for the next turn, too. */
 #include "private.h"
 
 #include <assert.h>
 
-/* How long fibers that only gave way may keep I/O and the others from their turn. One of them always runs. */
+/* How long fibers that are ready, and then those that only gave way, may keep I/O and the others from their turn. One of
+   each always runs. */
+#define READY_NS   2000000u
 #define YIELDED_NS 1000000u
 
 #define NS_PER_MS 1000000u
 #define NEVER_NS  UINT64_MAX
 
-/* run_queue runs the fibers of a queue that stand before the mark, each once; but begins none after until_ns (0: no
-   limit). Takes the mark out. */
+/* run_fiber runs one until it parks or ends. */
+static void run_fiber(td_fiber *fiber) {
+    td_switch_to(fiber);
+    if (fiber->returned)
+        td_fiber_drop(fiber);
+    else if (fiber->overflowed)
+        fiber->overflow(fiber->overflow_arg);
+}
+
+/* run_queue runs the fibers of a queue that stand before the mark, each once; but begins none after until_ns. Takes the
+   mark out. */
 static void run_queue(td_list *queue, td_list *mark, uint64_t until_ns) {
     for (td_list *link; (link = td_list_shift(queue)) != mark;) {
         td_fiber *fiber = td_container(link, td_fiber, link);
-        td_switch_to(fiber);
-        if (fiber->returned) td_fiber_drop(fiber);
-        if (until_ns && td_now_ns() >= until_ns) break;
+        run_fiber(fiber);
+        if (td_now_ns() >= until_ns) break;
     }
     td_list_remove(mark);
 }
@@ -45,7 +55,7 @@ static void on_after(uv_check_t *check) {
     wake_due(thread);
     td_list_push(&thread->ready, &ready_mark);
     td_list_push(&thread->yielded, &yielded_mark);
-    run_queue(&thread->ready, &ready_mark, 0);
+    run_queue(&thread->ready, &ready_mark, td_now_ns() + READY_NS);
     run_queue(&thread->yielded, &yielded_mark, td_now_ns() + YIELDED_NS);
 }
 

@@ -4,6 +4,10 @@
    belong to the OS thread. The sanitizers must be told of each switch, or they take one stack for another. */
 #include "private.h"
 
+#include <time.h>
+
+#define LONG_RUN_NS 200000u
+
 /* Boost.Context's C++ header declares these; they are plain C. */
 typedef struct transfer {
     td_context from; /* where the one who jumped here goes on */
@@ -87,16 +91,36 @@ void td_switch_fini(td_fiber *fiber) {
     tsan_destroy(fiber->tsan);
 }
 
+/* account adds to a fiber's time what it has just run. A short run counts as it took; of a long one, in which the thread
+   may have been off its processor or asleep, only what the thread's own clock says counts, which is slow to read. */
+static void account(td_fiber *fiber, uint64_t took_ns) {
+    td_thread *thread = fiber->thread;
+    if (took_ns > LONG_RUN_NS) {
+        struct timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        uint64_t cpu_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec, since_ns = cpu_ns - thread->cpu_ns;
+        thread->cpu_ns = cpu_ns;
+        if (since_ns < took_ns) took_ns = since_ns;
+    }
+    fiber->run_ns += took_ns;
+}
+
 void td_switch_to(td_fiber *fiber) {
     td_thread *thread = fiber->thread;
+    uint64_t since_ns = td_now_ns();
+    td_watch *watch = atomic_load_explicit(&thread->watch, memory_order_relaxed);
     thread->tsan = tsan_current();
     thread->current = fiber;
+    atomic_store(&thread->run_since_ns, since_ns); /* in order before the look at whether the watcher sleeps */
+    if (watch) td_watch_awake(watch);
     asan_leaving(&thread->fake_stack, fiber->stack->low, td_stack_size(fiber->stack));
     tsan_switching(fiber->tsan);
     transfer t = jump_fcontext(fiber->context, fiber);
     asan_arrived(thread->fake_stack, NULL, NULL);
     fiber->context = t.from;
     thread->current = NULL;
+    atomic_store_explicit(&thread->run_since_ns, 0, memory_order_relaxed);
+    account(fiber, td_now_ns() - since_ns);
 }
 
 void td_switch_back(td_fiber *fiber) {

@@ -164,17 +164,19 @@ static void *thread_main(void *arg) {
     td_thread *thread = arg;
     self_thread = thread;
     pthread_setname_np(pthread_self(), thread->name);
+    td_preempt_thread_open(thread);
     uv_run(&thread->loop, UV_RUN_DEFAULT);
     wind_up(thread);
+    td_preempt_thread_close(thread);
     self_thread = NULL;
     return NULL;
 }
 
-/* block_signals leaves to this thread, and to those it starts, the signals that its own faults raise, and SIGCHLD,
-   which libuv must hear of wherever the others block it. The program's signals are for its own threads; and SIGPIPE,
+/* block_signals leaves to this thread, and to those it starts, the signals that its own faults raise, SIGURG, by which
+   fibers are preempted, and SIGCHLD, which libuv must hear of wherever the others block it. The program's signals are for its own threads; and SIGPIPE,
    blocked, is an error code of the write. */
 static void block_signals(sigset_t *old) {
-    static const int wanted[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD };
+    static const int wanted[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD, SIGURG };
     sigset_t blocked;
     sigfillset(&blocked);
     for (size_t i = 0; i < TD_COUNT(wanted); i++) sigdelset(&blocked, wanted[i]);

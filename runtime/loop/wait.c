@@ -15,15 +15,15 @@ typedef struct fd_wait {
     int ready;  /* 0: nothing yet */
 } fd_wait;
 
-/* park_until parks until the deadline is over or *ready is not 0, whatever else wakes the fiber. */
+/* park_until parks until the deadline is over, *ready is not 0, or the fiber is interrupted, whatever else wakes it. */
 static void park_until(td_fiber *self, uint64_t deadline_ns, const int *ready) {
     bool other = false;
     self->due = false;
     if (deadline_ns < UINT64_MAX) td_sleepers_add(&self->thread->sleepers, self, deadline_ns);
-    for (;;) {
+    while (!self->interrupted) {
         td_switch_back(self);
         if (self->due || *ready) break;
-        other = true;
+        other = !self->interrupted;
     }
     td_sleepers_remove(&self->thread->sleepers, self);
     if (other) self->token = true;
@@ -34,12 +34,17 @@ static int not_on_fiber(tidemill_error *err) {
     return td_error_set(err, TIDEMILL_ESTATE, "this can wait only on a fiber; start one with td_fiber_new");
 }
 
+/* cancelled is the error of a wait that was interrupted. */
+static int cancelled(tidemill_error *err) {
+    return td_error_set(err, TIDEMILL_ECANCELLED, "the job is being stopped");
+}
+
 int td_wait_until(uint64_t deadline_ns, tidemill_error *err) {
     td_fiber *self = td_fiber_self();
     if (!self) return not_on_fiber(err);
     const int never = 0;
     park_until(self, deadline_ns, &never);
-    return 0;
+    return self->interrupted ? cancelled(err) : 0;
 }
 
 /* on_closed frees a wait that libuv has let go of. */
@@ -92,7 +97,10 @@ int td_wait_fd(int fd, int events, uint64_t deadline_ns, int *ready, tidemill_er
     int rc = wait_new(self, fd, events, &wait, err);
     if (rc == 0) {
         park_until(self, deadline_ns, &wait->ready);
-        if (wait->ready == 0) rc = td_error_set(err, TIDEMILL_ETIMEOUT, "descriptor %d was not ready in time", fd);
+        if (wait->ready == 0 && self->interrupted)
+            rc = cancelled(err);
+        else if (wait->ready == 0)
+            rc = td_error_set(err, TIDEMILL_ETIMEOUT, "descriptor %d was not ready in time", fd);
         if (ready) *ready = wait->ready;
         td_hold_take(&wait->hold);
         wait_release(&wait->hold);

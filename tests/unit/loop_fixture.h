@@ -58,7 +58,7 @@ typedef struct rig {
     td_fiber *fibers[8];
     uint64_t deadline_ns;
     int rc, ready;
-    bool flag;
+    bool flag, busy;
     void *pointer;
 } rig;
 
@@ -84,9 +84,17 @@ static inline void nothing(void *arg) {
     (void)arg;
 }
 
+static inline void see_ready(void *arg) {
+    rig *r = arg;
+    r->busy = !td_list_empty(&r->thread->ready);
+}
+
 /* settle waits until the thread has had its turn with everything that is ready now. */
 static inline void settle(rig *r) {
     for (int i = 0; i < 3; i++) call(r, nothing);
+    do call(r, see_ready);
+    while (r->busy);
+    call(r, nothing);
 }
 
 static inline void assert_order(const rig *r, const int *expected, size_t count) {

@@ -22,7 +22,7 @@ static void sleep_once(void *arg) {
 static void start_many_sleepers(void *arg) {
     rig *r = arg;
     sleeper *sleepers = r->pointer;
-    uint64_t start_ns = td_now_ns() + 50 * MS;
+    uint64_t start_ns = td_now_ns() + 500 * MS;
     for (int i = 0; i < MANY; i++) {
         int number = (int)((unsigned)i * 7919u % MANY);
         sleepers[i] = (sleeper){ .rig = r, .number = number, .deadline_ns = start_ns + 20000 * (uint64_t)number };
@@ -115,8 +115,9 @@ static void sleepers_that_are_dropped_do_not_disturb_the_others(void **state) {
     rig *r = *state;
     static sleeper sleepers[MANY];
     r->pointer = sleepers;
-    /* Both in one turn after the sleepers fell asleep, 50 ms before the first is due. */
+    /* When all have fallen asleep, and before the first is due. */
     call(r, start_many_sleepers);
+    settle(r);
     assert_int_equal(td_thread_post(r->thread, drop_most_sleepers, r), 0);
     gate_wait(&r->called);
     for (int i = 0; i < MANY / 4; i++) gate_wait(&r->done);

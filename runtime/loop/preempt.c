@@ -1,0 +1,132 @@
+/* preempt.c: the signals by which fibers are interrupted. See preempt.h.
+
+   Both handlers run on a loop thread, and do nothing on any other. On SIGURG the handler runs on the fiber's own stack,
+   so that switching away leaves the kernel's frame there, and coming back later returns through it, which restores every
+   register. The signal is not blocked meanwhile (SA_NODEFER). On SIGSEGV the handler runs on the thread's alternate
+   stack and leaves that for good. */
+#include "private.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#define ALTERNATE_BYTES ((size_t)64 << 10)
+
+/* A signal's disposition belongs to the process, and so do these. */
+static pthread_mutex_t handlers_mutex = PTHREAD_MUTEX_INITIALIZER;
+static int handlers_count;
+static struct sigaction old_urge, old_fault;
+
+/* ---- In the handlers ---- */
+
+static uintptr_t program_counter(const ucontext_t *context) {
+#if defined(__x86_64__)
+    return (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+#elif defined(__aarch64__)
+    return (uintptr_t)context->uc_mcontext.pc;
+#else
+    (void)context;
+    return 0;
+#endif
+}
+
+/* Not inlined, so that the address of errno is found anew after a switch. */
+__attribute__((noinline)) static void set_errno(int value) {
+    errno = value;
+}
+
+/* pass_on lets the program's own handler have a signal that is none of ours. */
+static void pass_on(const struct sigaction *old, int signal, siginfo_t *info, void *context) {
+    if (old->sa_flags & SA_SIGINFO) {
+        old->sa_sigaction(signal, info, context);
+    } else if (old->sa_handler != SIG_IGN && old->sa_handler != SIG_DFL) {
+        old->sa_handler(signal);
+    } else if (signal == SIGSEGV) { /* it faults again, and the process ends as it would have */
+        sigaction(SIGSEGV, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+    }
+}
+
+static void on_urge(int signal, siginfo_t *info, void *context) {
+    td_fiber *fiber = td_fiber_self();
+    if (!td_thread_self()) {
+        pass_on(&old_urge, signal, info, context);
+        return;
+    }
+    if (!fiber || fiber->nopreempt || !fiber->preempt) return;
+    uintptr_t counter = program_counter(context);
+    int error = errno;
+    if (counter >= fiber->preempt->low && counter < fiber->preempt->high) {
+        fiber->torn = true;
+        td_schedule_yield(fiber);
+        fiber->torn = false;
+    } else {
+        fiber->preempt->arm(fiber->preempt_arg);
+    }
+    set_errno(error);
+}
+
+static bool in_guard(const td_stack *stack, const void *address) {
+    const char *low = stack->low, *at = address;
+    return at < low && at >= low - (stack->mapped_bytes - td_stack_size(stack) - sizeof *stack);
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context) {
+    td_fiber *fiber = td_fiber_self();
+    if (!fiber || fiber->nopreempt || !fiber->overflow || !in_guard(fiber->stack, info->si_addr)) {
+        pass_on(&old_fault, signal, info, context);
+        return;
+    }
+    fiber->overflowed = true;
+    td_switch_back(fiber); /* for good: the kernel takes the alternate stack for left */
+}
+
+/* ---- Installing ---- */
+
+static int install(tidemill_error *err) {
+    struct sigaction urge = { .sa_sigaction = on_urge, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER };
+    struct sigaction fault = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
+    if (sigaction(SIGURG, &urge, &old_urge) == 0) {
+        if (sigaction(SIGSEGV, &fault, &old_fault) == 0) return 0;
+        sigaction(SIGURG, &old_urge, NULL);
+    }
+    return td_error_set(err, TIDEMILL_EIO, "the signal handlers for preemption cannot be set: %s", strerror(errno));
+}
+
+int td_preempt_open(tidemill_error *err) {
+    pthread_mutex_lock(&handlers_mutex);
+    int rc = handlers_count > 0 ? 0 : install(err);
+    if (rc == 0) handlers_count++;
+    pthread_mutex_unlock(&handlers_mutex);
+    return rc;
+}
+
+void td_preempt_close(void) {
+    pthread_mutex_lock(&handlers_mutex);
+    if (--handlers_count == 0) {
+        sigaction(SIGURG, &old_urge, NULL);
+        sigaction(SIGSEGV, &old_fault, NULL);
+    }
+    pthread_mutex_unlock(&handlers_mutex);
+}
+
+bool td_preempt_opened(void) {
+    pthread_mutex_lock(&handlers_mutex);
+    bool opened = handlers_count > 0;
+    pthread_mutex_unlock(&handlers_mutex);
+    return opened;
+}
+
+void td_preempt_thread_open(td_thread *thread) {
+    void *memory = mmap(NULL, ALTERNATE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return; /* then an overflow ends the process, as it does elsewhere */
+    thread->alternate = (stack_t){ .ss_sp = memory, .ss_size = ALTERNATE_BYTES };
+    sigaltstack(&thread->alternate, NULL);
+}
+
+void td_preempt_thread_close(td_thread *thread) {
+    if (!thread->alternate.ss_sp) return;
+    sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, NULL);
+    munmap(thread->alternate.ss_sp, ALTERNATE_BYTES);
+}
