@@ -73,7 +73,8 @@ static int prepare(lua_State *L) {
 static void take_end(td_state *state, td_result *result) {
     result->outcome = state->outcome;
     result->error = state->reason;
-    state->reason = NULL;
+    result->traceback = state->traceback;
+    state->reason = state->traceback = NULL;
     if (state->outcome == TD_SNOOZED) result->delay_s = state->delay_s;
 }
 
@@ -116,7 +117,10 @@ static void fail(td_state *state, int status, size_t refused_before, td_result *
 static void keep_result(lua_State *L, int idx, td_result *result) {
     td_buf json = { 0 };
     char message[256];
-    if (!td_value_encode_max(L, idx, &json, "result", RESULT_MAX, message)) {
+    td_nopreempt_enter();
+    const char *problem = td_value_encode_max(L, idx, &json, "result", RESULT_MAX, message);
+    td_nopreempt_leave();
+    if (!problem) {
         result->result = td_buf_take(&json);
         return;
     }
@@ -192,6 +196,7 @@ static void begin(td_state *state) {
 
 static void end(td_state *state) {
     state->calling = false;
+    state->stopping = false;
     state->base = state->ends;
     free(state->reason);
     free(state->error);

@@ -30,6 +30,7 @@ static void add_number(lua_State *L, int idx, td_buf *b) {
     td_buf_printf(b, "%s%s", text, text[strspn(text, "-0123456789")] ? "" : ".0");
 }
 
+/* add_string appends a string, and only that: nothing that could be cut off is under way with it. */
 static void add_string(lua_State *L, int idx, td_buf *b, size_t max) {
     size_t len;
     const char *text = lua_tolstring(L, idx, &len);
@@ -106,9 +107,10 @@ int td_fault_handler(lua_State *L) {
     state->error = td_buf_take(&text);
     free(state->traceback);
     state->traceback = NULL;
-    luaL_traceback(L, L, NULL, 1);
-    add_string(L, -1, &text, TD_TRACEBACK_MAX);
+    td_nopreempt_enter();
+    td_trace_add(L, 1, &text);
     state->traceback = td_buf_take(&text);
+    td_nopreempt_leave();
     state->capturing = false;
     lua_settop(L, 1);
     return 1;

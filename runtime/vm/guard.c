@@ -52,13 +52,17 @@ static int l_xpcall(lua_State *L) {
 /* ---- Coroutines ---- */
 
 /* close_coroutine ends a coroutine, running its <close> variables; an error object is left on its stack. */
-static int close_coroutine(lua_State *co, lua_State *from) {
+static int close_coroutine(td_state *state, lua_State *co, lua_State *from) {
+    lua_State *before = state->running;
+    state->running = co;
 #if LUA_VERSION_RELEASE_NUM >= 50406
-    return lua_closethread(co, from);
+    int status = lua_closethread(co, from);
 #else
     (void)from;
-    return lua_resetthread(co);
+    int status = lua_resetthread(co);
 #endif
+    state->running = before;
+    return status;
 }
 
 /* resume runs co with the n values on top of L. Returns the number of values that it left on L, or -1 with an error
@@ -71,7 +75,10 @@ static int resume(lua_State *L, lua_State *co, int n, td_state *state) {
         return -1;
     }
     lua_xmove(L, co, n);
+    lua_State *before = state->running;
+    state->running = co;
     int status = lua_resume(co, L, n, &results);
+    state->running = before;
     if (status == LUA_OK || status == LUA_YIELD) {
         if (!lua_checkstack(L, results + 1)) {
             lua_pop(co, results);
@@ -82,7 +89,7 @@ static int resume(lua_State *L, lua_State *co, int n, td_state *state) {
         return results;
     }
     if (td_state_ending(state, entered)) {
-        close_coroutine(co, L);
+        close_coroutine(state, co, L);
         lua_xmove(co, L, 1);
         return lua_error(L);
     }
@@ -114,7 +121,7 @@ static int l_wrapped(lua_State *L) {
     intptr_t entered = state->ends;
     int status = lua_status(co);
     if (status != LUA_OK && status != LUA_YIELD) { /* it failed, rather than could not be resumed */
-        status = close_coroutine(co, L);
+        status = close_coroutine(state, co, L);
         lua_xmove(co, L, 1);
         if (td_state_ending(state, entered)) return lua_error(L);
     }
@@ -152,7 +159,7 @@ static int l_close(lua_State *L) {
     intptr_t entered = state->ends;
     const char *what;
     if (!closable(L, co, &what)) return luaL_error(L, "cannot close a %s coroutine", what);
-    int status = close_coroutine(co, L);
+    int status = close_coroutine(state, co, L);
     if (status == LUA_OK) {
         lua_pushboolean(L, 1);
         return 1;

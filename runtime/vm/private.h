@@ -48,7 +48,15 @@ struct td_state {
     char *reason; /* malloc'd clean text, or NULL */
     double delay_s;
 
-    /* What the message handler of the current call captured: malloc'd clean text. */
+    /* Interruption (interrupt.c). */
+    lua_State *volatile running; /* the coroutine that runs, for arming its hook */
+    bool ticking;                /* the hook is always on, since no signal will arm it */
+    uint64_t ticked_ns;
+    bool stopping; /* the call is to end as stop says, at its next instruction */
+    td_outcome stop_outcome;
+    const char *stop_reason; /* static */
+
+    /* What the message handler of the current call captured, or the end by a stop: malloc'd clean text. */
     char *error, *traceback;
     bool capturing; /* in the message handler; still true afterwards when that ran out of memory */
 };
@@ -75,7 +83,20 @@ void td_loader_open(lua_State *L, td_state *state, const td_module *modules, siz
 /* td_loader_require pushes the module of a file in the set, as `require` does [-0, +1]. */
 void td_loader_require(lua_State *L, const td_file *file);
 
+/* td_environment_seal makes what the globals and the standard library's tables hold now what every job begins with
+   [-0, +0]. td_environment_reset takes out what a job put there; raises nothing. */
+void td_environment_open(lua_State *L);
+void td_environment_seal(lua_State *L);
+void td_environment_reset(lua_State *L);
+
+/* td_interrupt_open begins to tick where no signal will interrupt the state. */
+void td_interrupt_open(td_state *state);
+
 /* ---- What went wrong, as text ---- */
+
+/* td_trace_add appends where the thread L is, from a level on (0: the function that runs): clean text of several lines.
+   L may belong to a state that does not run. Raises nothing. */
+void td_trace_add(lua_State *L, int first, td_buf *b);
 
 enum { TD_ERROR_MAX = 8 << 10, TD_TRACEBACK_MAX = 16 << 10 };
 

@@ -60,6 +60,7 @@ static void open_environment(lua_State *L, td_state *state) {
     lua_register(L, "print", l_print);
     make_end_object(L);
     td_guard_open(L, state);
+    td_environment_open(L);
 }
 
 /* ---- Making and ending states ---- */
@@ -94,6 +95,7 @@ static int open_state(lua_State *L) {
         keep_functions(L, &state->tasks[i], task);
         lua_settop(L, 1);
     }
+    td_environment_seal(L);
     return 0;
 }
 
@@ -121,6 +123,8 @@ int td_state_open(td_state *state, const td_module *modules, size_t modules_coun
     opening o = { state, modules, modules_count, NULL };
     lua_State *L = state->L = lua_newstate(td_arena_alloc, &state->arena);
     if (!L) return td_error_memory(err);
+    state->running = L;
+    td_interrupt_open(state);
     lua_pushcfunction(L, place_error);
     lua_pushcfunction(L, open_state);
     lua_pushlightuserdata(L, &o);
@@ -166,6 +170,19 @@ size_t td_state_memory(const td_state *state) {
 
 size_t td_state_mapped(const td_state *state) {
     return state->arena.mapped;
+}
+
+size_t td_state_peak(const td_state *state) {
+    return state->arena.peak;
+}
+
+void td_state_set_limit(td_state *state, size_t limit) {
+    state->arena.limit = limit;
+    state->arena.peak = state->arena.used;
+}
+
+void td_state_ready(td_state *state) {
+    td_environment_reset(state->L);
 }
 
 void td_state_trim(td_state *state) {

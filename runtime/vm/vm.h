@@ -7,7 +7,7 @@
 #ifndef TD_VM_H
 #define TD_VM_H
 
-#include "../base/base.h"
+#include "../loop/preempt.h"
 
 #include <lua.h>
 
@@ -72,13 +72,19 @@ typedef struct td_state td_state;
    memory_limit is the arena's cap in bytes (0: none). */
 int td_state_new(td_handlers *set, const td_module *modules, size_t modules_count, size_t memory_limit,
                  td_state **state, tidemill_error *err) TD_MUST_CHECK;
+/* td_state_ready takes out what the last job left in the globals and the standard library's tables: to be called before
+   each job. */
+void td_state_ready(td_state *state);
 /* td_state_free closes it (finalizers run); td_state_drop gives the arena back as it is, for a state that was cut off.
  */
 void td_state_free(td_state *state);
 void td_state_drop(td_state *state);
-/* td_state_memory: bytes in use by Lua now; td_state_mapped: what the arena has from the system for that. */
+/* td_state_memory: bytes in use by Lua now; td_state_mapped: what the arena has from the system for that; td_state_peak:
+   the most that was in use since td_state_set_limit, which sets the cap for the job to come. */
 size_t td_state_memory(const td_state *state);
 size_t td_state_mapped(const td_state *state);
+size_t td_state_peak(const td_state *state);
+void td_state_set_limit(td_state *state, size_t limit);
 /* td_state_trim collects all garbage and gives what is free back to the system: for an idle state that a job has left
    with much more mapped than a new one has. A call that met the memory limit has done so by itself. */
 void td_state_trim(td_state *state);
@@ -124,6 +130,21 @@ void td_result_free(td_result *result);
    before. Always fills *result. */
 void td_state_call(td_state *state, int task, const char *args_json, size_t args_len, int attempt,
                    lua_CFunction push_ctx, void *push_arg, td_result *result);
+
+/* ---- Interrupting ---- */
+
+/* td_state_preempt tells how a fiber that runs a state is interrupted: td_fiber_set_preempt(fiber, preempt, state). Where
+   no signals come (td_preempt_opened is false when the state is made), a state gives way by itself, at a cost. */
+void td_state_preempt(td_preempt *preempt);
+
+/* td_state_stop has the running call end as outcome says, with reason (static, may be NULL) as its error and a traceback of
+   where it was, at the next Lua instruction. As after td_state_end, a pcall does not stop that. From the loop, while the
+   state's fiber does not run. A call that ends by itself before is not changed. */
+void td_state_stop(td_state *state, td_outcome outcome, const char *reason);
+
+/* td_state_trace appends where the running call is. From the loop, while the state's fiber does not run; torn (see
+   td_fiber_torn): the innermost function is left out, since it may be half called. */
+void td_state_trace(const td_state *state, bool torn, td_buf *b);
 
 /* td_state_end is what ctx:snooze, ctx:cancel and ctx:discard do: it sets how the attempt ends and unwinds the handler.
    The state's own pcall, xpcall, coroutine.resume and wrap do not stop it. Does not return (raises).

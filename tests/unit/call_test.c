@@ -99,7 +99,7 @@ static void raising_a_string_fails_with_place_and_traceback(void **state) {
     td_result *r = vm_run(*state, "local function inner() error('boom') end\ninner()");
     assert_failed(r, "x.lua:2: boom");
     assert_contains(r->traceback, "stack traceback:\n\t[C]: in function 'error'\n\tx.lua:2: in local 'inner'");
-    assert_contains(r->traceback, "x.lua:3: in function 'x.handle'");
+    assert_contains(r->traceback, "x.lua:3: in function <x.lua:1>");
     assert_null(strstr(r->traceback, "[C]: in ?"));
 }
 
@@ -456,7 +456,7 @@ static void an_error_near_the_memory_limit_keeps_its_message(void **state) {
         t->state->arena.limit = t->memory_limit;
         assert_true(r->outcome == TD_MEMORY || r->outcome == TD_FAILED);
         if (r->outcome == TD_FAILED) assert_string_equal(r->error, "the reason");
-        kept += r->outcome == TD_FAILED && !r->traceback;
+        kept += r->outcome == TD_FAILED && strstr(r->traceback, "x.lua:") != NULL; /* it needs no memory of Lua's */
     }
     assert_true(kept > 0);
 }
