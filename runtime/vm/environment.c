@@ -9,7 +9,10 @@
 #include "private.h"
 
 #include <lauxlib.h>
+#include <stdio.h>
 #include <string.h>
+
+enum { TRACEBACK_MAX = 8 << 10 };
 
 /* The tables, by their names in package.loaded. */
 static const char *const sealed[] = { "_G", "string", "table", "math", "os", "io", "coroutine", "utf8", "debug", "package" };
@@ -44,6 +47,33 @@ static int l_getmetatable(lua_State *L) {
     return 1;
 }
 
+/* l_traceback is debug.traceback, over td_trace_add: Lua's own finds the names of functions in the sealed tables only by
+   what they hold themselves. */
+static int l_traceback(lua_State *L) {
+    lua_State *of = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
+    int message = of == L && !lua_isthread(L, 1) ? 1 : 2;
+    char text[TRACEBACK_MAX];
+    if (!lua_isnoneornil(L, message) && !lua_isstring(L, message)) {
+        lua_pushvalue(L, message);
+        return 1;
+    }
+    lua_Integer level = luaL_optinteger(L, message + 1, of == L ? 1 : 0);
+    td_buf b = { 0 };
+    td_nopreempt_enter();
+    td_trace_add(of, level < 0 || level > INT32_MAX ? 0 : (int)level, &b);
+    snprintf(text, sizeof text, "%s", b.data ? b.data : "");
+    td_buf_free(&b);
+    td_nopreempt_leave();
+    if (lua_isnoneornil(L, message)) {
+        lua_pushstring(L, text);
+        return 1;
+    }
+    lua_pushvalue(L, message);
+    lua_pushfstring(L, "\n%s", text);
+    lua_concat(L, 2);
+    return 1;
+}
+
 void td_environment_open(lua_State *L) {
     static const char *const removed[] = { "debug",        "gethook",      "getregistry",  "setcstacklimit", "sethook",
                                            "setlocal",     "setmetatable", "setupvalue",   "setuservalue",   "upvaluejoin",
@@ -58,6 +88,8 @@ void td_environment_open(lua_State *L) {
     }
     lua_pushcfunction(L, l_getmetatable);
     lua_setfield(L, -2, "getmetatable");
+    lua_pushcfunction(L, l_traceback);
+    lua_setfield(L, -2, "traceback");
     lua_pop(L, 1);
 }
 
