@@ -86,6 +86,8 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     config.queues_count = worker->queues_count;
     if (v->threads != TIDEMILL_UNSET) config.threads = (int)v->threads;
     if (v->grace_ms != TIDEMILL_UNSET) config.grace_ms = v->grace_ms;
+    if (v->memory_max_mb != TIDEMILL_UNSET) config.memory_max_mb = v->memory_max_mb;
+    config.signals = true;
     config.name = v->name;
     config.log_level = worker->log.level;
     config.log = td_logger_write;

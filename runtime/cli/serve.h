@@ -12,7 +12,7 @@ typedef struct td_serve_values {
     td_common common;
     const char *handlers, *log_format, *log_level, *name;
     td_texts queues;
-    int64_t threads, grace_ms;
+    int64_t threads, grace_ms, memory_max_mb;
 } td_serve_values;
 
 /* The rows of the worker's options, for a command's table. */
@@ -27,6 +27,8 @@ typedef struct td_serve_values {
                "threads that run handlers, 1 to 64; default one for each processor"),                                  \
     TD_OPT(DURATION, "grace", "SECONDS", td_serve_values, grace_ms,                                                    \
            "how long running jobs may go on when the worker is stopped; default 25"),                                  \
+    TD_OPT_INT("memory-max", "MIB", td_serve_values, memory_max_mb, 1, 1 << 30,                                        \
+               "while the workers hold so much memory, further jobs wait; default no bound"),                          \
     TD_OPT(TEXT, "name", "NAME", td_serve_values, name,                                                                \
            "this process's name, shown as attempted_by; default its host and process id"),                             \
     TD_OPT_CHOICE("log-level", "LEVEL", td_serve_values, log_level, td_logger_levels,                                  \

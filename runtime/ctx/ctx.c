@@ -3,6 +3,7 @@
      ctx:snooze(seconds)   run again later, counting no attempt; 0 s to 1 year. Does not return.
      ctx:cancel(reason)    end as cancelled; ctx:discard(reason): end in the dead-letter queue. Do not return.
      ctx:sleep(seconds)    wait without holding the thread
+     ctx:cancelled()       whether the job is being stopped
      ctx:enqueue(task, args, options) -> id, duplicate; or nil, message, code   (enqueue.c)
      ctx.log:info(message, fields), warn, error, debug   (ctxlog.c) */
 #include "ctx.h"
@@ -59,13 +60,26 @@ static int ctx_sleep(lua_State *L) {
     td_ctx_running(L);
     double seconds = seconds_arg(L, "sleep", 31557600, "0 to 31557600 (a year)");
     td_failure_outside(L, "ctx:sleep");
-    if (td_wait_until(td_now_ns() + (uint64_t)(seconds * 1e9), &err) < 0) return luaL_error(L, "%s", err.message);
+    if (td_wait_until(td_now_ns() + (uint64_t)(seconds * 1e9), &err) < 0) {
+        td_state_check(L);
+        lua_pushstring(L, err.message);
+        return lua_error(L);
+    }
     return 0;
+}
+
+/* ctx:cancelled() says whether the job is being stopped: cancelled from outside, past its deadline, or with its
+   process. It ends at its next step anyway; what asks is a <close> variable that has to know why. */
+static int ctx_cancelled(lua_State *L) {
+    td_ctx_running(L);
+    lua_pushboolean(L, td_fiber_interrupted());
+    return 1;
 }
 
 static const luaL_Reg methods[] = {
     { "snooze", ctx_snooze }, { "cancel", ctx_cancel },      { "discard", ctx_discard },
-    { "sleep", ctx_sleep },   { "enqueue", td_ctx_enqueue }, { NULL, NULL },
+    { "sleep", ctx_sleep },   { "enqueue", td_ctx_enqueue }, { "cancelled", ctx_cancelled },
+    { NULL, NULL },
 };
 
 static void set_integer(lua_State *L, const char *name, int64_t value) {

@@ -11,7 +11,15 @@ typedef struct td_ctx {
     const char *task, *queue, *tags; /* tags: a JSON array */
     int run, attempt, max_attempts, priority;
     int64_t enqueued_us, scheduled_us, deadline_us;
+    td_buf kept; /* the end of what was logged, of at most twice TD_LOG_MAX bytes */
 } td_ctx;
+
+enum { TD_LOG_MAX = 16 << 10 };
+
+/* td_ctx_take_log returns the last TD_LOG_MAX bytes of what the job logged, in whole lines, malloc'd; NULL when there
+   is nothing. td_ctx_forget frees what was not taken. */
+char *td_ctx_take_log(td_ctx *ctx);
+void td_ctx_forget(td_ctx *ctx);
 
 /* td_ctx_push is td_state_call's push_ctx: argument 1 is the td_ctx as a light userdata. Returns ctx. */
 int td_ctx_push(lua_State *L);

@@ -2,6 +2,8 @@
    handler's own. A field that has no JSON form is shown as text; texts are bounded and clean. */
 #include "methods.h"
 
+#include "../loop/loop.h"
+
 #include <inttypes.h>
 #include <lauxlib.h>
 #include <stdio.h>
@@ -48,15 +50,45 @@ static void add_fields(lua_State *L, int idx, record *r) {
     }
 }
 
-static int write_record(lua_State *L, tidemill_level level) {
-    td_ctx *ctx = td_ctx_running(L);
-    size_t len;
-    const char *text = luaL_checklstring(L, 2, &len);
-    if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
-    luaL_checkstack(L, 8, "ctx.log");
-    if (!td_log_on(ctx->log, level)) return 0;
+/* keep appends a line to the job's log: "info  message name=value ...". What is older than the last TD_LOG_MAX bytes is
+   let go of from time to time. */
+static void keep(td_ctx *ctx, tidemill_level level, const char *message, const record *r) {
+    static const char *const levels[] = { "debug", "info ", "warn ", "error" };
+    td_buf *b = &ctx->kept;
+    td_buf_printf(b, "%s %s", levels[level], message);
+    for (size_t i = OWN_FIELDS; i < r->count; i++) td_buf_printf(b, " %s=%s", r->fields[i].name, r->fields[i].value);
+    td_buf_putc(b, '\n');
+    if (b->failed || b->len <= 2 * TD_LOG_MAX) return;
+    memmove(b->data, b->data + b->len - TD_LOG_MAX, TD_LOG_MAX + 1);
+    b->len = TD_LOG_MAX;
+}
+
+char *td_ctx_take_log(td_ctx *ctx) {
+    td_buf *b = &ctx->kept;
+    if (b->failed || b->len == 0) {
+        td_ctx_forget(ctx);
+        return NULL;
+    }
+    if (b->len > TD_LOG_MAX) {
+        const char *from = b->data + b->len - TD_LOG_MAX, *line = strchr(from, '\n');
+        if (line && line[1]) from = line + 1;
+        b->len -= (size_t)(from - b->data);
+        memmove(b->data, from, b->len + 1);
+    }
+    td_buf clean = { 0 };
+    td_text_clean(&clean, b->data, b->len, TD_LOG_MAX + 64); /* what was cut may begin inside a character */
+    td_ctx_forget(ctx);
+    return td_buf_take(&clean);
+}
+
+void td_ctx_forget(td_ctx *ctx) {
+    td_buf_free(&ctx->kept);
+}
+
+/* write_clean makes a record of the call's arguments, keeps it, and passes it on. It raises nothing. */
+static void write_clean(lua_State *L, td_ctx *ctx, tidemill_level level, const char *text, size_t len) {
     record *r = calloc(1, sizeof *r);
-    if (!r) return 0;
+    if (!r) return;
     td_buf message = { 0 };
     char id[24], attempt[16];
     snprintf(id, sizeof id, "%" PRId64, ctx->id);
@@ -67,10 +99,23 @@ static int write_record(lua_State *L, tidemill_level level) {
     r->count = OWN_FIELDS;
     if (lua_type(L, 3) == LUA_TTABLE) add_fields(L, 3, r);
     td_text_clean(&message, text, len, MESSAGE_MAX);
-    td_log_write(ctx->log, level, message.data ? message.data : "", r->fields, r->count);
+    const char *shown = message.data ? message.data : "";
+    keep(ctx, level, shown, r);
+    td_log_write(ctx->log, level, shown, r->fields, r->count);
     td_buf_free(&message);
     for (size_t i = 0; i < TD_COUNT(r->texts); i++) td_buf_free(&r->texts[i]);
     free(r);
+}
+
+static int write_record(lua_State *L, tidemill_level level) {
+    td_ctx *ctx = td_ctx_running(L);
+    size_t len;
+    const char *text = luaL_checklstring(L, 2, &len);
+    if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+    luaL_checkstack(L, 8, "ctx.log");
+    td_nopreempt_enter();
+    write_clean(L, ctx, level, text, len);
+    td_nopreempt_leave();
     return 0;
 }
 

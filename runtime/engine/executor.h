@@ -3,7 +3,7 @@
 #ifndef TD_EXECUTOR_H
 #define TD_EXECUTOR_H
 
-#include "../loop/loop.h"
+#include "../loop/preempt.h"
 #include "job.h"
 
 enum { TD_EXECUTORS_MAX = 64 };
@@ -15,6 +15,9 @@ typedef struct td_executor_config {
     td_handlers *handlers;
     const td_log *log;
     const char *database;
+    td_watch *watch;        /* over its thread */
+    _Atomic size_t *memory; /* what all workers of the process have mapped; */
+    size_t memory_max;      /* from here on jobs wait for others to end (0: no bound) */
     /* ended is called on the executor's thread, with a job that is the callee's from then on. */
     void (*ended)(void *arg, td_job *job);
     void *arg;

@@ -26,7 +26,10 @@ typedef struct td_job {
     struct td_queue_state *queue;
     struct td_executor *executor;
     struct td_worker *worker; /* NULL unless it runs */
+    int task;                 /* its number in the handler set */
     uint64_t started_ns, deadline_ns;
+    int64_t cpu_us, wall_us, peak_bytes; /* what the attempt cost */
+    char *log;                           /* the end of what it logged, malloc'd; NULL: nothing */
     td_result result;
 } td_job;
 

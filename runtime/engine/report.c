@@ -54,7 +54,7 @@ void td_report_attempt(const td_log *log, const td_job *job) {
     tidemill_level level = level_of(job);
     if (!td_log_on(log, level) && !r->warning) return;
     char id[24], attempt[16], duration[32];
-    double ms = job->started_ns ? (double)(td_now_ns() - job->started_ns) / 1e6 : 0;
+    double ms = (double)job->wall_us / 1e3;
     snprintf(id, sizeof id, "%" PRId64, c->id);
     snprintf(attempt, sizeof attempt, "%d", c->attempt);
     snprintf(duration, sizeof duration, "%.3f", ms);

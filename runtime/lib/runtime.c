@@ -14,7 +14,8 @@ enum {
     QUEUE_MAX = 100, /* bytes of a name */
     WORKERS_MAX = 10000,
 };
-#define GRACE_MAX_MS (INT64_C(24) * 3600 * 1000)
+#define MEMORY_MAX_MB (INT64_C(1) << 30)
+#define GRACE_MAX_MS  (INT64_C(24) * 3600 * 1000)
 
 struct tidemill_runtime {
     char *database, *name;
@@ -26,6 +27,10 @@ struct tidemill_runtime {
     td_executor *executors[TD_EXECUTORS_MAX];
     size_t executors_count;
     td_keeper *keeper;
+    td_watch *watch;
+    _Atomic size_t memory; /* what the workers have mapped */
+    size_t memory_max;
+    bool signals;
 };
 
 /* ---- Configuration ---- */
@@ -35,12 +40,18 @@ static int check_config(const tidemill_config *c, tidemill_error *err) {
         return td_error_field(err, "handlers", "handlers: nothing was given; give the folder of the handlers");
     }
     if (c->threads < 0 || c->threads > TD_EXECUTORS_MAX) {
-        return td_error_field(err, "threads", "threads: %d is not allowed; give 1 to %d, or 0 for one for each processor",
-                              c->threads, TD_EXECUTORS_MAX);
+        return td_error_field(err, "threads",
+                              "threads: %d is not allowed; give 1 to %d, or 0 for one for each processor", c->threads,
+                              TD_EXECUTORS_MAX);
     }
     if (c->grace_ms < 0 || c->grace_ms > GRACE_MAX_MS) {
         return td_error_field(err, "grace_ms", "grace_ms: %lld is not allowed; give 0 to %lld (a day)",
                               (long long)c->grace_ms, (long long)GRACE_MAX_MS);
+    }
+    if (c->memory_max_mb < 0 || c->memory_max_mb > MEMORY_MAX_MB) {
+        return td_error_field(err, "memory_max_mb",
+                              "memory_max_mb: %lld is not allowed; give 1 to %lld, or 0 for no bound",
+                              (long long)c->memory_max_mb, (long long)MEMORY_MAX_MB);
     }
     if (c->name && (!*c->name || strlen(c->name) > 200 || !td_utf8_valid(c->name, strlen(c->name)))) {
         return td_error_field(err, "name", "name: it is empty, too long or not UTF-8; give 1 to 200 bytes");
@@ -65,11 +76,12 @@ static int add_queue(tidemill_runtime *r, const char *name, int workers, tidemil
 static int check_queue(const tidemill_runtime *r, const tidemill_queue *q, tidemill_error *err) {
     size_t len = q->name ? strlen(q->name) : 0;
     if (len == 0 || len > QUEUE_MAX || !td_utf8_valid(q->name, len)) {
-        return td_error_field(err, "queues", "queues: a name is empty, too long or not UTF-8; give 1 to %d bytes", QUEUE_MAX);
+        return td_error_field(err, "queues", "queues: a name is empty, too long or not UTF-8; give 1 to %d bytes",
+                              QUEUE_MAX);
     }
     if (q->workers < 1 || q->workers > WORKERS_MAX) {
-        return td_error_field(err, "queues", "queues: %d workers for %s are not allowed; give 1 to %d", q->workers, q->name,
-                              WORKERS_MAX);
+        return td_error_field(err, "queues", "queues: %d workers for %s are not allowed; give 1 to %d", q->workers,
+                              q->name, WORKERS_MAX);
     }
     if (find_queue(r, q->name)) {
         return td_error_field(err, "queues", "queues: %s is given twice; give each queue once", q->name);
@@ -109,6 +121,7 @@ static int copy_config(tidemill_runtime *r, const tidemill_config *c, tidemill_e
     r->name = c->name ? td_strdup(c->name) : default_name();
     r->log = (td_log){ c->log, c->log_userdata, c->log_level };
     r->grace_ms = c->grace_ms;
+    r->memory_max = (size_t)c->memory_max_mb << 20;
     return r->database && r->name ? 0 : td_error_memory(err);
 }
 
@@ -136,6 +149,9 @@ static int start_executors(tidemill_runtime *r, int threads, tidemill_error *err
             .handlers = r->handlers,
             .log = &r->log,
             .database = r->database,
+            .watch = r->watch,
+            .memory = &r->memory,
+            .memory_max = r->memory_max,
             .ended = td_keeper_ended,
             .arg = r->keeper,
         };
@@ -184,6 +200,8 @@ static void log_started(const tidemill_runtime *r) {
 static void runtime_free(tidemill_runtime *r) {
     for (size_t i = 0; i < r->executors_count; i++) td_executor_free(r->executors[i]);
     td_keeper_free(r->keeper);
+    td_watch_stop(r->watch);
+    if (r->signals) td_preempt_close();
     td_handlers_unref(r->handlers);
     for (size_t i = 0; i < r->queues_count; i++) free(r->queues[i].name);
     free(r->queues);
@@ -201,6 +219,11 @@ int tidemill_runtime_start(const tidemill_config *config, tidemill_runtime **run
     if (rc == 0) rc = td_handlers_load(config->handlers, td_ctx_modules, td_ctx_modules_count, &r->handlers, err);
     if (rc == 0) rc = choose_queues(r, config, err);
     if (rc == 0) rc = check_database(r, err);
+    if (rc == 0 && config->signals) {
+        rc = td_preempt_open(err);
+        r->signals = rc == 0;
+    }
+    if (rc == 0) rc = td_watch_start(&r->watch, err);
     if (rc == 0) rc = start_engine(r, config->threads ? config->threads : processors(), err);
     if (rc < 0) {
         runtime_free(r);

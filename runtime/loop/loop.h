@@ -100,8 +100,8 @@ int td_wait_until(uint64_t deadline_ns, tidemill_error *err);
 
 /* td_wait_fd parks until fd is ready for events (UV_READABLE, UV_WRITABLE), or deadline_ns (UINT64_MAX: none).
    *ready (may be NULL) is what it is ready for, 0 after a timeout; an fd with an error is ready for all. Makes fd
-   non-blocking. A td_fiber_wake meanwhile is kept, as above. Errors: TIMEOUT, CANCELLED, IO, MEMORY, STATE. The fd may be
-   in no other wait on this thread at the same time. */
+   non-blocking. A td_fiber_wake meanwhile is kept, as above. Errors: TIMEOUT, CANCELLED, IO, MEMORY, STATE. The fd may
+   be in no other wait on this thread at the same time. */
 int td_wait_fd(int fd, int events, uint64_t deadline_ns, int *ready, tidemill_error *err) TD_MUST_CHECK;
 
 #endif

@@ -1,9 +1,9 @@
 /* preempt.c: the signals by which fibers are interrupted. See preempt.h.
 
    Both handlers run on a loop thread, and do nothing on any other. On SIGURG the handler runs on the fiber's own stack,
-   so that switching away leaves the kernel's frame there, and coming back later returns through it, which restores every
-   register. The signal is not blocked meanwhile (SA_NODEFER). On SIGSEGV the handler runs on the thread's alternate
-   stack and leaves that for good. */
+   so that switching away leaves the kernel's frame there, and coming back later returns through it, which restores
+   every register. The signal is not blocked meanwhile (SA_NODEFER). On SIGSEGV the handler runs on the thread's
+   alternate stack and leaves that for good. */
 #include "private.h"
 
 #include <errno.h>

@@ -14,8 +14,8 @@
 
 enum { TD_QUANTUM_US = 1000 };
 
-/* td_preempt_open installs the process's two signal handlers, if nobody has yet: they are counted, and the program's own
-   are put back by the last td_preempt_close. Signals that are none of ours go to the program's handlers. From any
+/* td_preempt_open installs the process's two signal handlers, if nobody has yet: they are counted, and the program's
+   own are put back by the last td_preempt_close. Signals that are none of ours go to the program's handlers. From any
    thread. Error: IO. */
 int td_preempt_open(tidemill_error *err) TD_MUST_CHECK;
 void td_preempt_close(void);
@@ -32,11 +32,12 @@ typedef struct td_preempt {
 /* td_fiber_set_preempt says how to interrupt a fiber (NULL: not at all). *preempt must outlive it. On its thread. */
 void td_fiber_set_preempt(td_fiber *fiber, const td_preempt *preempt, void *arg);
 
-/* td_fiber_yield lets the running fiber give way, as td_fiber_wake of itself and td_fiber_park do, but loses no wake. */
+/* td_fiber_yield lets the running fiber give way, as td_fiber_wake of itself and td_fiber_park do, but loses no wake.
+ */
 void td_fiber_yield(void);
 
-/* td_fiber_torn says whether a fiber that does not run was switched away in the middle of an instruction sequence: what it
-   worked on may be half changed. */
+/* td_fiber_torn says whether a fiber that does not run was switched away in the middle of an instruction sequence: what
+   it worked on may be half changed. */
 bool td_fiber_torn(const td_fiber *fiber);
 
 /* td_fiber_set_overflow sets what is called on the loop, in the fiber's place, when its stack has overflowed. It has to
@@ -50,15 +51,15 @@ uint64_t td_fiber_run_ns(const td_fiber *fiber);
 
 typedef struct td_watch td_watch;
 
-/* What is called, on the watcher's thread, when a fiber has not let go of its thread for `stuck_ms` though asked, and again
-   after each further stuck_ms of the same spell; ms is how long it has been. */
+/* What is called, on the watcher's thread, when a fiber has not let go of its thread for `stuck_ms` though asked, and
+   again after each further stuck_ms of the same spell; ms is how long it has been. */
 typedef void td_stuck_fn(void *arg, uint64_t ms);
 
 /* td_watch_start starts a watcher. It sleeps while no thread of its runs anything. Errors: MEMORY, IO. */
 int td_watch_start(td_watch **watch, tidemill_error *err) TD_MUST_CHECK;
 
-/* td_watch_add has a thread watched; td_watch_remove ends that, before the thread is stopped: when it has returned, stuck
-   is not called any more. From any other thread. Error: MEMORY. */
+/* td_watch_add has a thread watched; td_watch_remove ends that, before the thread is stopped: when it has returned,
+   stuck is not called any more. From any other thread. Error: MEMORY. */
 int td_watch_add(td_watch *watch, td_thread *thread, uint64_t stuck_ms, td_stuck_fn *stuck, void *arg) TD_MUST_CHECK;
 void td_watch_remove(td_watch *watch, td_thread *thread);
 

@@ -3,10 +3,10 @@
    Only a thread's own code touches its scheduler (fibers, queues, sleepers, stacks): nothing there is locked. The one
    structure that other threads reach is the mailbox, under its mutex.
 
-   Preemption (preempt.c): a fiber may be switched away from a signal handler only while the program counter is in foreign
-   code that is known to be safe (the Lua interpreter), never in this layer, and never while its nopreempt count is above
-   0. So the scheduler's structures are always whole when a handler looks at them. The handler may read td_fiber_self()
-   and nopreempt, and may leave the fiber by td_schedule_yield. */
+   Preemption (preempt.c): a fiber may be switched away from a signal handler only while the program counter is in
+   foreign code that is known to be safe (the Lua interpreter), never in this layer, and never while its nopreempt count
+   is above 0. So the scheduler's structures are always whole when a handler looks at them. The handler may read
+   td_fiber_self() and nopreempt, and may leave the fiber by td_schedule_yield. */
 #ifndef TD_LOOP_PRIVATE_H
 #define TD_LOOP_PRIVATE_H
 
@@ -125,7 +125,7 @@ struct td_thread {
     uint64_t cpu_ns;               /* the thread's processor time when that was last read */
     _Atomic(td_watch *) watch;     /* who watches it, NULL: nobody */
     stack_t alternate;             /* for a stack that overflowed */
-    td_context context; /* while a fiber runs: where the loop goes on */
+    td_context context;            /* while a fiber runs: where the loop goes on */
     void *fake_stack, *tsan;
     const void *stack_low; /* of the OS thread, as AddressSanitizer knows it */
     size_t stack_size;

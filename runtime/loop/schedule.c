@@ -2,14 +2,15 @@
 
    libuv waits for I/O between its `prepare` and its `check` handles. In `check`, when posts and I/O have been dealt
    with, the sleepers that are due become ready, and then fibers run: first those that are ready, each once; then those
-   that only gave way, were made to, or are new, for a short time. What one fiber wakes runs in the next turn, so that I/O
-   and timers do not starve; and when those that are ready take long, the others of them wait for the next turn, too. */
+   that only gave way, were made to, or are new, for a short time. What one fiber wakes runs in the next turn, so that
+   I/O and timers do not starve; and when those that are ready take long, the others of them wait for the next turn,
+   too. */
 #include "private.h"
 
 #include <assert.h>
 
-/* How long fibers that are ready, and then those that only gave way, may keep I/O and the others from their turn. One of
-   each always runs. */
+/* How long fibers that are ready, and then those that only gave way, may keep I/O and the others from their turn. One
+   of each always runs. */
 #define READY_NS   2000000u
 #define YIELDED_NS 1000000u
 

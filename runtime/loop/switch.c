@@ -91,8 +91,9 @@ void td_switch_fini(td_fiber *fiber) {
     tsan_destroy(fiber->tsan);
 }
 
-/* account adds to a fiber's time what it has just run. A short run counts as it took; of a long one, in which the thread
-   may have been off its processor or asleep, only what the thread's own clock says counts, which is slow to read. */
+/* account adds to a fiber's time what it has just run. A short run counts as it took; of a long one, in which the
+   thread may have been off its processor or asleep, only what the thread's own clock says counts, which is slow to
+   read. */
 static void account(td_fiber *fiber, uint64_t took_ns) {
     td_thread *thread = fiber->thread;
     if (took_ns > LONG_RUN_NS) {

@@ -173,8 +173,8 @@ static void *thread_main(void *arg) {
 }
 
 /* block_signals leaves to this thread, and to those it starts, the signals that its own faults raise, SIGURG, by which
-   fibers are preempted, and SIGCHLD, which libuv must hear of wherever the others block it. The program's signals are for its own threads; and SIGPIPE,
-   blocked, is an error code of the write. */
+   fibers are preempted, and SIGCHLD, which libuv must hear of wherever the others block it. The program's signals are
+   for its own threads; and SIGPIPE, blocked, is an error code of the write. */
 static void block_signals(sigset_t *old) {
     static const int wanted[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD, SIGURG };
     sigset_t blocked;

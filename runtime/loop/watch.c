@@ -117,7 +117,8 @@ int td_watch_start(td_watch **out, tidemill_error *err) {
     pthread_cond_destroy(&watch->awake);
     pthread_mutex_destroy(&watch->mutex);
     free(watch);
-    return td_error_set(err, TIDEMILL_EIO, "a thread could not be started: %s", uv_strerror(uv_translate_sys_error(rc)));
+    return td_error_set(err, TIDEMILL_EIO, "a thread could not be started: %s",
+                        uv_strerror(uv_translate_sys_error(rc)));
 }
 
 int td_watch_add(td_watch *watch, td_thread *thread, uint64_t stuck_ms, td_stuck_fn *stuck, void *arg) {

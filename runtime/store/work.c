@@ -12,7 +12,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARAMS = 14 };
+/* The parameters of work.sql, in its order. */
+enum {
+    PROCESS,
+    IDS,
+    LEASES,
+    OUTCOMES,
+    ERRORS,
+    TRACEBACKS,
+    RESULTS,
+    DELAYS,
+    CPU,
+    WALL,
+    PEAK,
+    LOGS,
+    SPENT,
+    TOKEN,
+    QUEUES,
+    FREE,
+    TASKS,
+    ASLEEP,
+    PARAMS
+};
 
 void td_claimed_free(td_claimed *claimed) {
     free(claimed->task);
@@ -26,29 +47,33 @@ void td_claimed_free(td_claimed *claimed) {
 
 /* The parameters that are arrays, by their place among all. */
 static void fill_endings(td_buf *p, const td_exchange *x) {
-    for (int i = 1; i <= 8; i++) td_array_open(&p[i]);
+    for (int i = IDS; i <= SPENT; i++) td_array_open(&p[i]);
     for (size_t i = 0; i < x->endings_count; i++) {
         const td_ending *e = &x->endings[i];
         char delay[40];
         snprintf(delay, sizeof delay, "%.6f", e->delay_s);
-        td_array_int(&p[1], e->id);
-        td_array_int(&p[2], e->lease);
-        td_array_text(&p[3], e->outcome);
-        td_array_text(&p[4], e->error);
-        td_array_text(&p[5], e->traceback);
-        td_array_text(&p[6], e->result);
-        td_array_text(&p[7], e->delay_s < 0 ? NULL : delay);
+        td_array_int(&p[IDS], e->id);
+        td_array_int(&p[LEASES], e->lease);
+        td_array_text(&p[OUTCOMES], e->outcome);
+        td_array_text(&p[ERRORS], e->error);
+        td_array_text(&p[TRACEBACKS], e->traceback);
+        td_array_text(&p[RESULTS], e->result);
+        td_array_text(&p[DELAYS], e->delay_s < 0 ? NULL : delay);
+        td_array_int(&p[CPU], e->cpu_us);
+        td_array_int(&p[WALL], e->wall_us);
+        td_array_int(&p[PEAK], e->peak_bytes);
+        td_array_text(&p[LOGS], e->log);
     }
-    for (size_t i = 0; i < x->spent_count; i++) td_array_int(&p[8], x->spent[i]);
+    for (size_t i = 0; i < x->spent_count; i++) td_array_int(&p[SPENT], x->spent[i]);
 }
 
 static void fill_claim(td_buf *p, const td_exchange *x) {
-    for (int i = 10; i <= 12; i++) td_array_open(&p[i]);
+    for (int i = QUEUES; i <= TASKS; i++) td_array_open(&p[i]);
     for (size_t i = 0; i < x->rooms_count; i++) {
-        td_array_text(&p[10], x->rooms[i].queue);
-        td_array_int(&p[11], x->rooms[i].free);
+        td_array_text(&p[QUEUES], x->rooms[i].queue);
+        td_array_int(&p[FREE], x->rooms[i].free);
     }
-    for (size_t i = 0; x->rooms_count > 0 && i < x->tasks_count; i++) td_array_text(&p[12], x->tasks[i]);
+    for (size_t i = 0; x->rooms_count > 0 && i < x->tasks_count; i++) td_array_text(&p[TASKS], x->tasks[i]);
 }
 
 static int64_t int_at(const PGresult *result, int row, int column) {
@@ -107,16 +132,16 @@ static void release(td_hold *hold) {
 /* fill makes the parameters. */
 static int fill(sending *s, const td_exchange *x, const char *params[PARAMS], tidemill_error *err) {
     bool failed = false;
-    td_buf_printf(&s->p[0], "%" PRId64, x->process);
-    td_buf_printf(&s->p[9], "%" PRId64, x->token);
+    td_buf_printf(&s->p[PROCESS], "%" PRId64, x->process);
+    td_buf_printf(&s->p[TOKEN], "%" PRId64, x->token);
     fill_endings(s->p, x);
     fill_claim(s->p, x);
-    for (int i = 0; i < PARAMS - 1; i++) {
-        if (i != 0 && i != 9) td_array_close(&s->p[i]);
+    for (int i = 0; i < ASLEEP; i++) {
+        if (i != PROCESS && i != TOKEN) td_array_close(&s->p[i]);
         failed |= s->p[i].failed;
         params[i] = s->p[i].data;
     }
-    params[13] = x->marks == TD_MARKS_KEEP ? NULL : x->marks == TD_MARKS_SET ? "t" : "f";
+    params[ASLEEP] = x->marks == TD_MARKS_KEEP ? NULL : x->marks == TD_MARKS_SET ? "t" : "f";
     return failed ? td_error_memory(err) : 0;
 }
 

@@ -10,6 +10,8 @@ typedef struct td_ending {
     int64_t id, lease;
     const char *outcome, *error, *traceback, *result;
     double delay_s;
+    int64_t cpu_us, wall_us, peak_bytes; /* what it cost; below 0: not known */
+    const char *log;
 } td_ending;
 
 /* A queue, and how many jobs of it may be started. */

@@ -93,12 +93,18 @@ static void link_region(td_arena *a, td_region *r, size_t size) {
     a->regions = r;
 }
 
+/* count_mapped adds to what is mapped; a difference below zero wraps around, as unsigned numbers do. */
+static void count_mapped(td_arena *a, size_t more) {
+    a->mapped += more;
+    if (a->total) atomic_fetch_add_explicit(a->total, more, memory_order_relaxed);
+}
+
 static td_region *map_region(td_arena *a, size_t size) {
     if (a->limit && a->mapped + size > 2 * a->limit + SLACK) return NULL;
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return NULL;
     link_region(a, memory, size);
-    a->mapped += size;
+    count_mapped(a, size);
     return memory;
 }
 
@@ -108,7 +114,7 @@ static void unmap_region(td_arena *a, td_region *r) {
     else
         a->regions = r->next;
     if (r->next) r->next->prev = r->prev;
-    a->mapped -= r->size;
+    count_mapped(a, (size_t)0 - r->size);
     SHOW(r, r->size);
     munmap(r, r->size);
 }
@@ -222,7 +228,7 @@ static void *resize_large(td_arena *a, char *block, size_t old_size, size_t new_
             else
                 a->regions = r;
             if (r->next) r->next->prev = r;
-            a->mapped += mapping - old_mapping;
+            count_mapped(a, mapping - old_mapping);
         }
     }
     HIDE((char *)(r + 1) + new_size, r->size - sizeof *r - new_size);

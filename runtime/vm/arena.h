@@ -11,6 +11,7 @@
 #ifndef TD_VM_ARENA_H
 #define TD_VM_ARENA_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,8 +20,9 @@ enum { TD_ARENA_CLASSES = 40 };
 typedef struct td_arena {
     size_t used, peak, limit;
     size_t mapped;
-    size_t refused;   /* requests turned down, for want of memory or because of the limit */
-    char *bump, *end; /* what is left of the newest chunk */
+    _Atomic size_t *total; /* of all arenas that share it, or NULL */
+    size_t refused;        /* requests turned down, for want of memory or because of the limit */
+    char *bump, *end;      /* what is left of the newest chunk */
     void *blocks[TD_ARENA_CLASSES];
     struct td_region *regions;
     unsigned chunks;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 100, TAGS_MAX = 20, NAMES_MAX = 1000 };
+enum { TEXT_MAX = 100, TAGS_MAX = 20, NAMES_MAX = 1000, MEMORY_MAX_MIB = 65536 };
 static const double TIMEOUT_MAX_S = 7 * 86400.0, UNIQUE_MAX_S = 10 * 365.25 * 86400;
 
 /* What every reader below works on: the module is at index `module`. */
@@ -126,6 +126,19 @@ static int read_timeout(declaration *d) {
                         &d->task->timeout_ms);
 }
 
+static int read_memory_limit(declaration *d) {
+    int mib = 0;
+    int rc = read_whole(d, "memory_limit", 1, MEMORY_MAX_MIB, &mib);
+    if (rc == 0) d->task->memory_limit_bytes = (int64_t)mib << 20;
+    return rc;
+}
+
+static int read_blocking(declaration *d) {
+    if (!lua_isboolean(d->L, -1)) return refuse_value(d, "blocking", "declare true or false");
+    d->task->blocking = lua_toboolean(d->L, -1);
+    return 0;
+}
+
 static int read_unique_for(declaration *d) {
     return read_seconds(d, "unique_for", UNIQUE_MAX_S,
                         "declare a number of seconds above 0, up to 315576000 (10 years)", &d->task->unique_for_ms);
@@ -212,9 +225,17 @@ static const struct option {
     const char *name;
     int (*read)(declaration *d);
 } options[] = {
-    { "queue", read_queue },           { "priority", read_priority }, { "max_attempts", read_max_attempts },
-    { "timeout", read_timeout },       { "backoff", read_backoff },   { "tags", read_tags },
-    { "unique_for", read_unique_for }, { "args", read_args },         { "secret", read_secret },
+    { "queue", read_queue },
+    { "priority", read_priority },
+    { "max_attempts", read_max_attempts },
+    { "timeout", read_timeout },
+    { "backoff", read_backoff },
+    { "tags", read_tags },
+    { "unique_for", read_unique_for },
+    { "args", read_args },
+    { "secret", read_secret },
+    { "blocking", read_blocking },
+    { "memory_limit", read_memory_limit },
 };
 
 /* ---- The contract ---- */
@@ -228,8 +249,8 @@ static bool listed(const char *const *words, const char *word) {
    would go unnoticed. Functions are compared with what must be a function, so that helpers are left alone. */
 static int check_slips(declaration *d) {
     static const char *const functions[] = { "name", "handle", "backoff", NULL };
-    static const char *const values[] = { "queue", "priority",   "max_attempts", "timeout", "tags",
-                                          "args",  "unique_for", "secret",       NULL };
+    static const char *const values[] = { "queue",      "priority", "max_attempts", "timeout",  "tags", "args",
+                                          "unique_for", "secret",   "memory_limit", "blocking", NULL };
     lua_State *L = d->L;
     lua_pushnil(L);
     for (; lua_next(L, d->module); lua_pop(L, 1)) {
@@ -276,6 +297,7 @@ int td_declare_read(lua_State *L, const char *dir, const td_file *file, td_task 
     *task = (td_task){ .priority = TIDEMILL_UNSET_INT,
                        .max_attempts = TIDEMILL_UNSET_INT,
                        .timeout_ms = TIDEMILL_UNSET,
+                       .memory_limit_bytes = TIDEMILL_UNSET,
                        .unique_for_ms = TIDEMILL_UNSET };
     luaL_checkstack(L, 10, NULL);
     task->file = td_strdup(file->path);

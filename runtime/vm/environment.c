@@ -1,9 +1,9 @@
 /* environment.c: what handlers may not do to each other through the globals and the standard library's tables.
 
-   Sealing moves what each of these tables holds into a hidden table, from which its metatable's __index reads it. What a
-   job assigns lands in the table itself, which is empty otherwise, and is taken out before the next job: so a reset costs
-   a look at each table, whatever they hold. A job sees its own changes; pairs goes over both. Since the hidden table is
-   out of reach, nothing in it can be changed or removed; assigning nil to a standard function has no effect.
+   Sealing moves what each of these tables holds into a hidden table, from which its metatable's __index reads it. What
+   a job assigns lands in the table itself, which is empty otherwise, and is taken out before the next job: so a reset
+   costs a look at each table, whatever they hold. A job sees its own changes; pairs goes over both. Since the hidden
+   table is out of reach, nothing in it can be changed or removed; assigning nil to a standard function has no effect.
 
    What holds: nothing here reaches a table that a module made for itself; those are a worker's cache, and stay. */
 #include "private.h"
@@ -15,7 +15,8 @@
 enum { TRACEBACK_MAX = 8 << 10 };
 
 /* The tables, by their names in package.loaded. */
-static const char *const sealed[] = { "_G", "string", "table", "math", "os", "io", "coroutine", "utf8", "debug", "package" };
+static const char *const sealed[] = { "_G", "string",    "table", "math",  "os",
+                                      "io", "coroutine", "utf8",  "debug", "package" };
 
 /* The registry's keys of the list of sealed tables, and of what package.loaded has of them. */
 static const char tables_key;
@@ -47,8 +48,8 @@ static int l_getmetatable(lua_State *L) {
     return 1;
 }
 
-/* l_traceback is debug.traceback, over td_trace_add: Lua's own finds the names of functions in the sealed tables only by
-   what they hold themselves. */
+/* l_traceback is debug.traceback, over td_trace_add: Lua's own finds the names of functions in the sealed tables only
+   by what they hold themselves. */
 static int l_traceback(lua_State *L) {
     lua_State *of = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
     int message = of == L && !lua_isthread(L, 1) ? 1 : 2;
@@ -75,9 +76,10 @@ static int l_traceback(lua_State *L) {
 }
 
 void td_environment_open(lua_State *L) {
-    static const char *const removed[] = { "debug",        "gethook",      "getregistry",  "setcstacklimit", "sethook",
-                                           "setlocal",     "setmetatable", "setupvalue",   "setuservalue",   "upvaluejoin",
-                                           "getuservalue", "upvalueid",    "getupvalue" };
+    static const char *const removed[] = { "debug",        "gethook",     "getregistry",  "setcstacklimit",
+                                           "sethook",      "setlocal",    "setmetatable", "setupvalue",
+                                           "setuservalue", "upvaluejoin", "getuservalue", "upvalueid",
+                                           "getupvalue" };
     lua_getglobal(L, "collectgarbage");
     lua_pushcclosure(L, l_collectgarbage, 1);
     lua_setglobal(L, "collectgarbage");
@@ -95,7 +97,8 @@ void td_environment_open(lua_State *L) {
 
 /* ---- Sealing ---- */
 
-/* l_next(hidden, key), upvalue the table itself: goes over the table, then over what of the hidden one it does not have. */
+/* l_next(hidden, key), upvalue the table itself: goes over the table, then over what of the hidden one it does not
+ * have. */
 static int l_next(lua_State *L) {
     lua_settop(L, 2);
     lua_pushvalue(L, lua_upvalueindex(1));

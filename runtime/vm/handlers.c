@@ -79,7 +79,7 @@ static int run_scratch(td_handlers *set, const td_module *modules, size_t module
     for (size_t i = 0; i < set->files.count; i++) handlers += set->files.list[i].handler;
     set->tasks = calloc(handlers, sizeof *set->tasks);
     if (!set->tasks) return td_error_memory(err);
-    int rc = td_state_new(set, modules, modules_count, SCRATCH_MAX, &scratch, err);
+    int rc = td_state_new(set, modules, modules_count, SCRATCH_MAX, NULL, &scratch, err);
     if (rc < 0) return rc;
     lua_State *L = scratch->L;
     lua_pushcfunction(L, td_fault_place);

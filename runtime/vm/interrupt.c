@@ -2,7 +2,8 @@
 
    Both happen in a hook that fires at the next Lua instruction, when the interpreter's structures are whole. No hook is
    set while a handler runs undisturbed: armed, it makes Lua up to 2.4 times slower. A signal's handler arms it (see
-   loop/preempt.h), or td_state_stop does. Only where there will be no signals, it is always on, and looks at the clock. */
+   loop/preempt.h), or td_state_stop does. Only where there will be no signals, it is always on, and looks at the clock.
+ */
 #include "private.h"
 
 #include <dlfcn.h>
@@ -34,18 +35,28 @@ static bool its_turn_is_over(td_state *state) {
     return true;
 }
 
+static bool to_be_ended(const td_state *state) {
+    return state->stopping && state->calling && state->ends == state->base;
+}
+
+void td_state_check(lua_State *L) {
+    td_state *state = td_state_of(L);
+    if (state && to_be_ended(state)) end_call(L, state);
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar) {
     (void)ar;
     td_state *state = td_state_of(L);
     if (!state->ticking) lua_sethook(L, NULL, 0, 0);
-    if (state->stopping && state->calling && state->ends == state->base) end_call(L, state);
+    if (to_be_ended(state)) end_call(L, state);
     if (td_fiber_self() && (!state->ticking || its_turn_is_over(state))) td_fiber_yield();
 }
 
 /* arm has the hook fire at the next instruction. Async-signal-safe, as in Lua's own interpreter. */
 static void arm(void *arg) {
     td_state *state = arg;
-    lua_sethook(state->running, on_hook, LUA_MASKCOUNT, 1);
+    lua_State *running = state->running;
+    if (running) lua_sethook(running, on_hook, LUA_MASKCOUNT, 1);
 }
 
 void td_interrupt_open(td_state *state) {
@@ -65,7 +76,8 @@ static int find_text(struct dl_phdr_info *info, size_t size, void *arg) {
         const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
         uintptr_t low = info->dlpi_addr + segment->p_vaddr, high = low + segment->p_memsz;
         if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X) || lua < low || lua >= high) continue;
-        if (own >= low && own < high) return 1; /* Lua was linked in with everything else: no code is known to be safe */
+        if (own >= low && own < high)
+            return 1; /* Lua was linked in with everything else: no code is known to be safe */
         preempt->low = low;
         preempt->high = high;
         return 1;
@@ -83,7 +95,7 @@ void td_state_stop(td_state *state, td_outcome outcome, const char *reason) {
     state->stop_outcome = outcome;
     state->stop_reason = reason;
     state->stopping = true;
-    lua_sethook(state->running, on_hook, LUA_MASKCOUNT, 1);
+    arm(state);
 }
 
 void td_state_trace(const td_state *state, bool torn, td_buf *b) {

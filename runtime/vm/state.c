@@ -134,10 +134,11 @@ int td_state_open(td_state *state, const td_module *modules, size_t modules_coun
     return rc;
 }
 
-int td_state_new(td_handlers *set, const td_module *modules, size_t modules_count, size_t memory_limit, td_state **out,
-                 tidemill_error *err) {
+int td_state_new(td_handlers *set, const td_module *modules, size_t modules_count, size_t memory_limit,
+                 _Atomic size_t *total, td_state **out, tidemill_error *err) {
     td_state *state = td_state_make(set, memory_limit);
     if (!state) return td_error_memory(err);
+    state->arena.total = total;
     int rc = td_state_open(state, modules, modules_count, err);
     if (rc < 0)
         td_state_free(state);
@@ -157,10 +158,16 @@ void td_state_drop(td_state *state) {
     free(state);
 }
 
-void td_state_free(td_state *state) {
-    if (!state) return;
+void td_state_close(td_state *state) {
     state->user = NULL;
     if (state->L) lua_close(state->L);
+    state->running = NULL;
+    state->L = NULL;
+}
+
+void td_state_free(td_state *state) {
+    if (!state) return;
+    td_state_close(state);
     td_state_drop(state);
 }
 

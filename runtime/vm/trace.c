@@ -1,5 +1,5 @@
-/* trace.c: where a Lua thread is, as text. Unlike luaL_traceback it allocates nothing in Lua and calls nothing there, so
-   that it can be taken of a state that does not run, from outside. */
+/* trace.c: where a Lua thread is, as text. Unlike luaL_traceback it allocates nothing in Lua and calls nothing there,
+   so that it can be taken of a state that does not run, from outside. */
 #include "private.h"
 
 #include <string.h>

@@ -10,6 +10,7 @@
 #include "../loop/preempt.h"
 
 #include <lua.h>
+#include <stdatomic.h>
 
 /* ---- Modules that the layers above add to each state: name as required, and its opener ([-0, +1]), which is called by
    the first require. With name NULL it is called when the state is made (before any handler), for what it changes
@@ -36,6 +37,8 @@ typedef struct td_task {
     char *queue;
     int priority, max_attempts;
     int64_t timeout_ms, unique_for_ms;
+    int64_t memory_limit_bytes; /* TIDEMILL_UNSET: not declared */
+    bool blocking;
     char **tags;
     size_t tags_count;
     bool tags_declared;
@@ -69,18 +72,21 @@ const char *td_handlers_hash(const td_handlers *set);
 typedef struct td_state td_state;
 
 /* td_state_new makes a worker's state: libraries, modules, and every handler of the set instantiated.
-   memory_limit is the arena's cap in bytes (0: none). */
+   memory_limit is the arena's cap in bytes (0: none). What states map from the system is added to *total, if that is
+   not NULL: any number of states of any threads may share one. */
 int td_state_new(td_handlers *set, const td_module *modules, size_t modules_count, size_t memory_limit,
-                 td_state **state, tidemill_error *err) TD_MUST_CHECK;
+                 _Atomic size_t *total, td_state **state, tidemill_error *err) TD_MUST_CHECK;
 /* td_state_ready takes out what the last job left in the globals and the standard library's tables: to be called before
    each job. */
 void td_state_ready(td_state *state);
 /* td_state_free closes it (finalizers run); td_state_drop gives the arena back as it is, for a state that was cut off.
  */
 void td_state_free(td_state *state);
+/* td_state_close is its first part: the finalizers run. What is left is for td_state_drop. */
+void td_state_close(td_state *state);
 void td_state_drop(td_state *state);
-/* td_state_memory: bytes in use by Lua now; td_state_mapped: what the arena has from the system for that; td_state_peak:
-   the most that was in use since td_state_set_limit, which sets the cap for the job to come. */
+/* td_state_memory: bytes in use by Lua now; td_state_mapped: what the arena has from the system for that;
+   td_state_peak: the most that was in use since td_state_set_limit, which sets the cap for the job to come. */
 size_t td_state_memory(const td_state *state);
 size_t td_state_mapped(const td_state *state);
 size_t td_state_peak(const td_state *state);
@@ -133,14 +139,18 @@ void td_state_call(td_state *state, int task, const char *args_json, size_t args
 
 /* ---- Interrupting ---- */
 
-/* td_state_preempt tells how a fiber that runs a state is interrupted: td_fiber_set_preempt(fiber, preempt, state). Where
-   no signals come (td_preempt_opened is false when the state is made), a state gives way by itself, at a cost. */
+/* td_state_preempt tells how a fiber that runs a state is interrupted: td_fiber_set_preempt(fiber, preempt, state).
+   Where no signals come (td_preempt_opened is false when the state is made), a state gives way by itself, at a cost. */
 void td_state_preempt(td_preempt *preempt);
 
-/* td_state_stop has the running call end as outcome says, with reason (static, may be NULL) as its error and a traceback of
-   where it was, at the next Lua instruction. As after td_state_end, a pcall does not stop that. From the loop, while the
-   state's fiber does not run. A call that ends by itself before is not changed. */
+/* td_state_stop has the running call end as outcome says, with reason (static, may be NULL) as its error and a
+   traceback of where it was, at the next Lua instruction. As after td_state_end, a pcall does not stop that. From the
+   loop, while the state's fiber does not run. A call that ends by itself before is not changed. */
 void td_state_stop(td_state *state, td_outcome outcome, const char *reason);
+
+/* td_state_check raises the end of a call that is being stopped, for a C function whose wait was cut short by that:
+   then the first thing to run is the handler's own <close> variable. Returns where none is. */
+void td_state_check(lua_State *L);
 
 /* td_state_trace appends where the running call is. From the loop, while the state's fiber does not run; torn (see
    td_fiber_torn): the innermost function is left out, since it may be half called. */

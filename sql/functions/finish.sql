@@ -8,7 +8,8 @@ $$;
 -- retry (null: retry_delay). Each is fenced by its lease: what another lease holds by now is left alone, and returned
 -- as stale; one whose end was already recorded under the same lease is neither changed nor returned.
 create or replace function tidemill.finish(ids bigint[], leases bigint[], outcomes text[], errors text[],
-    tracebacks text[], results jsonb[], delays float8[]) returns setof bigint
+    tracebacks text[], results jsonb[], delays float8[], cpu_us bigint[] default null, wall_us bigint[] default null,
+    peak_bytes bigint[] default null, logs text[] default null) returns setof bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -18,10 +19,10 @@ begin
         order by j.id for update of j;
     return query
     with given as materialized (
-        select * from unnest(ids, leases, outcomes, errors, tracebacks, results, delays)
-            as g(id, lease, outcome, error, traceback, result, delay)
+        select * from unnest(ids, leases, outcomes, errors, tracebacks, results, delays, cpu_us, wall_us, peak_bytes, logs)
+            as g(id, lease, outcome, error, traceback, result, delay, cpu_us, wall_us, peak_bytes, log)
     ), mine as materialized (
-        select j.*, l.queue, l.task, l.priority as given_priority, g.outcome, g.error, g.traceback, g.result, g.delay,
+        select j.*, l.queue, l.task, l.priority as given_priority, g.outcome, g.error, g.traceback, g.result, g.delay, g.cpu_us, g.wall_us, g.peak_bytes, g.log,
             s.outcome as stop, s.reason as stop_reason
         from given g
         join tidemill.job j on j.id = g.id and j.lease = g.lease
@@ -49,7 +50,8 @@ begin
         from mine m
     ), logged as (
         insert into tidemill.attempt
-        select d.id, d.run, d.attempt, d.outcome, d.error, d.traceback, d.attempted_at, v_now, d.process, d.lease
+        select d.id, d.run, d.attempt, d.outcome, d.error, d.traceback, d.attempted_at, v_now, d.process, d.lease,
+            d.cpu_us, d.wall_us, d.peak_bytes, d.log
         from decided d
     ), ended as (
         delete from tidemill.job j using decided d where j.id = d.id and d.next is not null

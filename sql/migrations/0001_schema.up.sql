@@ -120,6 +120,10 @@ create table tidemill.attempt (
     finished_at timestamptz not null,
     process bigint not null,
     lease bigint not null,      -- tells a repeated acknowledgement from a stale one
+    cpu_us bigint,              -- what it cost: processor time,
+    wall_us bigint,             -- time from its start to its end by the worker's clock,
+    peak_bytes bigint,          -- and memory of its Lua state
+    log text,                   -- the end of what it logged, where it did not complete
     primary key (job_id, run)
 );
 

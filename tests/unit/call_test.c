@@ -524,7 +524,7 @@ static void a_nameless_module_changes_the_globals(void **state) {
     vm_file(t, "x.lua",
             "local p = print return { name = function() return 'x' end, handle = function() return p end }");
     assert_int_equal(td_handlers_load(t->dir, modules, 1, &t->set, &t->err), 0);
-    assert_int_equal(td_state_new(t->set, modules, 1, 0, &t->state, &t->err), 0);
+    assert_int_equal(td_state_new(t->set, modules, 1, 0, NULL, &t->state, &t->err), 0);
     assert_completed(vm_call(t, "{}", 1), "\"replaced\"");
 }
 
@@ -533,7 +533,7 @@ static void states_of_a_set_share_nothing(void **state) {
     td_state *other = NULL;
     vm_handler(t, "", "count = (count or 0) + 1 string.mine = true return { count, string.mine }");
     vm_start(t);
-    assert_int_equal(td_state_new(t->set, vm_modules, TD_COUNT(vm_modules), 0, &other, &t->err), 0);
+    assert_int_equal(td_state_new(t->set, vm_modules, TD_COUNT(vm_modules), 0, NULL, &other, &t->err), 0);
     vm_call(t, "{}", 1);
     assert_completed(vm_call(t, "{}", 1), "[2,true]");
     td_state *first = t->state;

@@ -36,7 +36,8 @@ static const char *const scripts[] = {
     "put(xpcall(function(...) return ... end, print, 1, nil, 3))",
     "put(xpcall(error, function(e) return e .. '!' end, 'x', 0))",
     "put(xpcall(error, function(e) return 1, 2, 3 end, 'x'))",
-    "put(xpcall(function() local x = nil; x() end, function(m) return (debug.traceback(m):gsub('%w+ .xpcall.', 'xpcall')) end))",
+    "put(xpcall(function() local x = nil; x() end, function(m) return (debug.traceback(m):gsub('%w+ .xpcall.', "
+    "'xpcall')) end))",
     "put(xpcall(function() local x = nil; x() end, function(e) return debug.traceback(e, 2) end))",
     "put(xpcall(error, function(e) error(e) end, 'x'))",
     "put(pcall(function() xpcall() end))",

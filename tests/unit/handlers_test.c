@@ -168,7 +168,7 @@ static void a_state_runs_the_bytes_that_were_loaded(void **state) {
     assert_int_equal(vm_load(t), 0);
     vm_file(t, "lib/value.lua", "return 'new'");
     vm_handler(t, "", "syntax error");
-    assert_int_equal(td_state_new(t->set, vm_modules, TD_COUNT(vm_modules), 0, &t->state, &t->err), 0);
+    assert_int_equal(td_state_new(t->set, vm_modules, TD_COUNT(vm_modules), 0, NULL, &t->state, &t->err), 0);
     assert_string_equal(vm_call(t, "{}", 1)->result, "\"old\"");
 }
 
@@ -409,7 +409,7 @@ static void a_state_whose_module_changed_its_mind_is_an_error(void **state) {
             "return { name = function() return 'x' end, handle = n == 1 and print or 5 }");
     setenv("TMVM", t->dir, 1);
     assert_int_equal(vm_load(t), 0);
-    assert_int_equal(td_state_new(t->set, vm_modules, 2, 0, &t->state, &t->err), TIDEMILL_EHANDLER);
+    assert_int_equal(td_state_new(t->set, vm_modules, 2, 0, NULL, &t->state, &t->err), TIDEMILL_EHANDLER);
     assert_contains(t->err.message, "/x.lua: handle is not a function this time");
     unsetenv("TMVM");
 }

@@ -124,7 +124,7 @@ static inline int vm_load(vm *t) {
 /* vm_start loads the folder and makes a state. */
 static inline void vm_start(vm *t) {
     if (vm_load(t) < 0) fail_msg("%s", t->err.message);
-    if (td_state_new(t->set, vm_modules, TD_COUNT(vm_modules), t->memory_limit, &t->state, &t->err) < 0) {
+    if (td_state_new(t->set, vm_modules, TD_COUNT(vm_modules), t->memory_limit, NULL, &t->state, &t->err) < 0) {
         fail_msg("%s", t->err.message);
     }
 }

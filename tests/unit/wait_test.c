@@ -22,7 +22,7 @@ static void sleep_once(void *arg) {
 static void start_many_sleepers(void *arg) {
     rig *r = arg;
     sleeper *sleepers = r->pointer;
-    uint64_t start_ns = td_now_ns() + 500 * MS;
+    uint64_t start_ns = td_now_ns() + 2000 * MS; /* by then all have fallen asleep */
     for (int i = 0; i < MANY; i++) {
         int number = (int)((unsigned)i * 7919u % MANY);
         sleepers[i] = (sleeper){ .rig = r, .number = number, .deadline_ns = start_ns + 20000 * (uint64_t)number };
