@@ -76,14 +76,14 @@ setup(function()
     folder:task("backs_off_badly", "error 'later'", "backoff = function() return args.nothing end")
     folder:task("backs_off_to_text", "error 'later'", "backoff = function() return 'soon' end")
     folder:task("mendable", [[
-        local broken = require("tidemill.pg").query("select 1 from broken")
+        local broken = require("tidemill.pg").query("select 1 from public.broken")
         if broken.count > 0 then error("run " .. ctx.run .. " found it broken") end
         return { attempt = ctx.attempt, run = ctx.run, max = ctx.max_attempts }]],
         "max_attempts = 2, backoff = function() return 0 end")
     folder:task("typed", "return args", [[args = { user_id = "string", count = "integer?" }]])
     folder:task("times_out", "ctx:sleep(600)", "timeout = 0.2, max_attempts = 1")
     folder:task("hogs", "local t = {} while true do t[#t + 1] = ('x'):rep(1 << 20) .. #t end", "max_attempts = 1")
-    db:query "create table broken (); insert into broken default values"
+    db:query "create table public.broken (); insert into public.broken default values"
     -- Before anybody has published the task, so that it is accepted.
     jobs.misfit = jobs.enqueue(db, [['typed', '{"user_id": 42}']])
     jobs.missing = jobs.enqueue(db, [['typed', '{"count": 1}']])
@@ -357,7 +357,7 @@ describe("a dead job", function()
         db:wait_for(("(select state from tidemill.jobs where id = %s) = 'dead'"):format(id))
         local before = jobs.get(db, id)
         assert.equal("3", before.attempt)
-        db:query "truncate broken"
+        db:query "truncate public.broken"
         assert.equal("available", db:value(("tidemill.requeue(%s)"):format(id)))
         local job = jobs.rested(db, id)
         assert.equal("completed", job.state)

@@ -21,8 +21,10 @@ begin
         select * from unnest(ids, leases, outcomes, errors, tracebacks, results, delays)
             as g(id, lease, outcome, error, traceback, result, delay)
     ), mine as materialized (
-        select j.*, l.queue, l.task, l.priority as given_priority, g.outcome, g.error, g.traceback, g.result, g.delay,
-            s.outcome as stop, s.reason as stop_reason
+        -- The reason of one that was stopped is the asker's, unless the handler gave its own.
+        select j.*, l.queue, l.task, l.priority as given_priority, g.outcome,
+            coalesce(g.error, case when g.outcome in ('cancelled', 'discarded') then s.reason end) as error,
+            g.traceback, g.result, g.delay, s.outcome as stop, s.reason as stop_reason
         from given g
         join tidemill.job j on j.id = g.id and j.lease = g.lease
         join tidemill.lane l on l.id = j.lane
