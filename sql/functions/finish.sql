@@ -7,9 +7,12 @@ $$;
 -- finish: records how attempts ended; element i of each array is about one attempt. delays: seconds, of a snooze or a
 -- retry (null: retry_delay). Each is fenced by its lease: what another lease holds by now is left alone, and returned
 -- as stale; one whose end was already recorded under the same lease is neither changed nor returned.
+-- The plan is made when a session first calls this, often with no jobs stored, and kept: it must not scan the table.
 create or replace function tidemill.finish(ids bigint[], leases bigint[], outcomes text[], errors text[],
     tracebacks text[], results jsonb[], delays float8[]) returns setof bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+    set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     v_now timestamptz := clock_timestamp();
 begin
@@ -76,6 +79,6 @@ begin
         from decided d where j.id = d.id and d.next is null
     )
     select g.id from given g
-    where not exists (select from mine m where m.id = g.id)
+    where g.id not in (select m.id from mine m)
         and not exists (select from tidemill.attempt a where a.job_id = g.id and a.lease = g.lease and a.outcome <> 'lost');
 end $$;
