@@ -45,11 +45,25 @@ void td_keeper_pause(int64_t *pause_ms) {
 
 /* ---- The mailbox ---- */
 
+/* runs_again says whether the job may be due again as soon as its end is recorded: the claim in the same exchange is to
+   look, and tells when it will be. */
+static bool runs_again(const td_job *job) {
+    switch (job->result.outcome) {
+    case TD_FAILED:
+    case TD_TIMEOUT:
+    case TD_MEMORY:
+        return !td_report_dies(job);
+    default:
+        return job->result.outcome == TD_SNOOZED;
+    }
+}
+
 static void job_ended(td_keeper *k, td_job *job) {
     td_list_remove(&job->running);
     td_list_push(&k->ended, &job->link);
     k->running_count--;
     job->queue->busy--;
+    if (runs_again(job)) job->queue->due = true;
     atomic_fetch_sub(&k->now_running, 1);
     atomic_fetch_add(&k->outcomes[job->result.outcome], 1);
     if (td_report_dies(job)) atomic_fetch_add(&k->dead, 1);

@@ -150,8 +150,8 @@ function database:start(sql)
     end
 end
 
--- until_true is SQL that waits until a condition holds, and fails after the deadline.
-function database.until_true(condition)
+-- until_true is SQL that waits until a condition holds, and fails after the deadline, or the seconds that are given.
+function database.until_true(condition, seconds)
     return ([[
         do $wait$
         declare
@@ -164,12 +164,12 @@ function database.until_true(condition)
             end loop;
         end
         $wait$;
-    ]]):format(DEADLINE, condition)
+    ]]):format(seconds or DEADLINE, condition)
 end
 
 -- wait_for waits until a condition in SQL holds.
-function database:wait_for(condition)
-    self:query(self.until_true(condition))
+function database:wait_for(condition, seconds)
+    self:query(self.until_true(condition, seconds))
 end
 
 -- What until_true takes: some connection to this database waits for a lock that another one holds.

@@ -7,10 +7,13 @@ $$;
 -- finish: records how attempts ended; element i of each array is about one attempt. delays: seconds, of a snooze or a
 -- retry (null: retry_delay). Each is fenced by its lease: what another lease holds by now is left alone, and returned
 -- as stale; one whose end was already recorded under the same lease is neither changed nor returned.
+-- The plan is made when a session first calls this, often with no jobs stored, and kept: it must not scan the table.
 create or replace function tidemill.finish(ids bigint[], leases bigint[], outcomes text[], errors text[],
     tracebacks text[], results jsonb[], delays float8[], cpu_us bigint[] default null, wall_us bigint[] default null,
     peak_bytes bigint[] default null, logs text[] default null) returns setof bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+    set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     v_now timestamptz := clock_timestamp();
 begin
@@ -22,8 +25,11 @@ begin
         select * from unnest(ids, leases, outcomes, errors, tracebacks, results, delays, cpu_us, wall_us, peak_bytes, logs)
             as g(id, lease, outcome, error, traceback, result, delay, cpu_us, wall_us, peak_bytes, log)
     ), mine as materialized (
-        select j.*, l.queue, l.task, l.priority as given_priority, g.outcome, g.error, g.traceback, g.result, g.delay, g.cpu_us, g.wall_us, g.peak_bytes, g.log,
-            s.outcome as stop, s.reason as stop_reason
+        -- The reason of one that was stopped is the asker's, unless the handler gave its own.
+        select j.*, l.queue, l.task, l.priority as given_priority, g.outcome,
+            coalesce(g.error, case when g.outcome in ('cancelled', 'discarded') then s.reason end) as error,
+            g.traceback, g.result, g.delay, g.cpu_us, g.wall_us, g.peak_bytes, g.log, s.outcome as stop,
+            s.reason as stop_reason
         from given g
         join tidemill.job j on j.id = g.id and j.lease = g.lease
         join tidemill.lane l on l.id = j.lane
@@ -76,6 +82,6 @@ begin
         from decided d where j.id = d.id and d.next is null
     )
     select g.id from given g
-    where not exists (select from mine m where m.id = g.id)
+    where g.id not in (select m.id from mine m)
         and not exists (select from tidemill.attempt a where a.job_id = g.id and a.lease = g.lease and a.outcome <> 'lost');
 end $$;

@@ -27,10 +27,11 @@ end $$;
 
 -- heartbeat: says that a process is alive. Returns a row for each of its running jobs that was asked to stop, or one
 -- without a job. alive is false when the process was already taken for dead: its jobs were given back, and it must stop
--- those it runs.
+-- those it runs. Every process calls this every two seconds: it must not scan the table of jobs.
 create or replace function tidemill.heartbeat(process_id bigint) returns table (alive boolean, job bigint, lease bigint,
     outcome text)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
     v_alive boolean;
