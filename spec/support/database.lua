@@ -30,13 +30,14 @@ local function started(command)
     end
 end
 
--- psql starts psql on a text of SQL.
+-- psql starts psql on a text of SQL. Tables without a schema are in public, also where the user is called tidemill.
 local function psql(url, sql, options)
     local name = os.tmpname()
     local file = assert(io.open(name, "w"))
     file:write(sql)
     file:close()
-    local command = "PGOPTIONS='-c client_min_messages=warning' psql -X -q -v ON_ERROR_STOP=1 %s -f %s %s"
+    local command = "PGOPTIONS='-c client_min_messages=warning -c search_path=public' "
+        .. "psql -X -q -v ON_ERROR_STOP=1 %s -f %s %s"
     local ended = started(command:format(options, name, quoted(url)))
     return function()
         local output, ok = ended()
