@@ -228,10 +228,9 @@ static bool connection_gone(const PGconn *conn, const char *sqlstate) {
     return false;
 }
 
-/* ours: whether one of Tidemill's functions raised it, or one of its tables. */
+/* ours: whether one of Tidemill's functions raised it, which give their schema. A table's own errors name the table. */
 static bool ours(const PGresult *result) {
-    return strcmp(diagnostic(result, PG_DIAG_SCHEMA_NAME), "tidemill") == 0 ||
-           strstr(diagnostic(result, PG_DIAG_CONTEXT), "function tidemill.");
+    return strcmp(diagnostic(result, PG_DIAG_SCHEMA_NAME), "tidemill") == 0 && !*diagnostic(result, PG_DIAG_TABLE_NAME);
 }
 
 /* code_of returns what a SQLSTATE means here. */

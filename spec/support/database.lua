@@ -30,13 +30,14 @@ local function started(command)
     end
 end
 
--- psql starts psql on a text of SQL.
+-- psql starts psql on a text of SQL. Tables without a schema are in public, also where the user is called tidemill.
 local function psql(url, sql, options)
     local name = os.tmpname()
     local file = assert(io.open(name, "w"))
     file:write(sql)
     file:close()
-    local command = "PGOPTIONS='-c client_min_messages=warning' psql -X -q -v ON_ERROR_STOP=1 %s -f %s %s"
+    local command = "PGOPTIONS='-c client_min_messages=warning -c search_path=public' "
+        .. "psql -X -q -v ON_ERROR_STOP=1 %s -f %s %s"
     local ended = started(command:format(options, name, quoted(url)))
     return function()
         local output, ok = ended()
@@ -176,6 +177,26 @@ end
 database.SOMEBODY_WAITS = [[exists (
     select from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock')]]
+
+local gates = 0
+
+-- open begins a transaction with SQL in it, and returns when that has run. The function that it returns lets the
+-- transaction end ("commit", "rollback"), and returns the SQL's rows.
+function database:open(sql, ending)
+    gates = gates + 1
+    self:query("create sequence spec_gate_" .. gates) -- what happens to a sequence is seen whatever the isolation
+    local ended = self:start(table.concat {
+        "begin;", sql, "; do $$ begin perform pg_advisory_xact_lock(", gates, "); end $$;",
+        self.until_true(("(select is_called from spec_gate_%d)"):format(gates)), ending, ";",
+    })
+    self:wait_for(([[exists (
+        select from pg_locks l join pg_database d on d.oid = l.database and d.datname = current_database()
+        where l.locktype = 'advisory' and l.objsubid = 1 and l.objid = %d)]]):format(gates))
+    return function()
+        self:value(("nextval('spec_gate_%d')"):format(gates))
+        return ended()
+    end
+end
 
 -- kill_waiting starts, in the background, to wait for a connection that waits for a lock, and to end that.
 function database:kill_waiting()

@@ -17,13 +17,14 @@ end $$;
 -- transaction on the same key. A window counts from the standing job's enqueue, whatever became of it; without one the
 -- job stands until it is over. The checks come in statements after the lock, so that each sees what was committed
 -- while it waited.
-create or replace function tidemill.take_key(key_hash bytea, new_job bigint, unique_for interval) returns bigint
+create or replace function tidemill.take_key(key_hash bytea, new_job bigint, enqueued_at timestamptz, unique_for interval)
+returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     standing tidemill.unique_job;
 begin
     loop
-        insert into tidemill.unique_job values (key_hash, new_job, clock_timestamp()) on conflict do nothing;
+        insert into tidemill.unique_job values (key_hash, new_job, take_key.enqueued_at) on conflict do nothing;
         if found then return null; end if;
         select * into standing from tidemill.unique_job u where u.hash = key_hash for update;
         exit when found;
@@ -32,7 +33,7 @@ begin
         or unique_for is null and exists (select from tidemill.job j where j.id = standing.job) then
         return standing.job;
     end if;
-    update tidemill.unique_job u set job = new_job, enqueued_at = clock_timestamp() where u.hash = key_hash;
+    update tidemill.unique_job u set job = new_job, enqueued_at = take_key.enqueued_at where u.hash = key_hash;
     return null;
 end $$;
 
@@ -69,8 +70,9 @@ declare
     v_now timestamptz;
     v_due timestamptz;
     v_hash bytea;
-    v_id bigint;
-    v_standing bigint;
+    v_n bigint;
+    v_ids bigint[];
+    v_standing bigint[] := '{}';  -- null where a job is new
     one jsonb;
 begin
     perform tidemill.check_options(enqueue_many.task, enqueue_many.schedule_in, enqueue_many.schedule_at,
@@ -96,19 +98,20 @@ begin
         return;
     end if;
 
-    foreach one in array enqueue_many.args loop
-        v_hash := tidemill.key_hash(enqueue_many.task, enqueue_many.unique_key, one);
-        v_id := nextval('tidemill.job_id');
-        v_standing := tidemill.take_key(v_hash, v_id, v_window);
-        if v_standing is null then
+    -- Keys are taken in their own order, so that two callers with the same ones cannot wait for each other in a circle.
+    v_ids := array(select nextval('tidemill.job_id') from generate_series(1, cardinality(enqueue_many.args)));
+    for one, v_hash, v_n in select a.args, tidemill.key_hash(enqueue_many.task, enqueue_many.unique_key, a.args), a.n
+        from unnest(enqueue_many.args) with ordinality as a(args, n) order by 2, 3
+    loop
+        v_standing[v_n] := tidemill.take_key(v_hash, v_ids[v_n], v_now, v_window);
+        if v_standing[v_n] is null then
             insert into tidemill.job (id, lane, due_at, enqueued_at, max_attempts, args, tags, unique_key, unique_hash)
-            values (v_id, v_lane, v_due, v_now, enqueue_many.max_attempts, one, enqueue_many.tags,
+            values (v_ids[v_n], v_lane, v_due, v_now, enqueue_many.max_attempts, one, enqueue_many.tags,
                 enqueue_many.unique_key, v_hash);
         end if;
-        id := coalesce(v_standing, v_id);
-        duplicate := v_standing is not null;
-        return next;
     end loop;
+    return query select coalesce(s.standing, s.id), s.standing is not null
+        from unnest(v_ids, v_standing) with ordinality as s(id, standing, n) order by s.n;
 end $$;
 
 -- enqueue: stores one job in the caller's transaction; it exists when, and only when, that commits. Returns the job's id,

@@ -1,3 +1,17 @@
+-- refuse_job: raises that there is no such job, or that its state does not allow what was asked. allowed completes "only".
+create or replace function tidemill.refuse_job(id bigint, allowed text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_state text := (select v.state from tidemill.jobs v where v.id = refuse_job.id);
+begin
+    if v_state is null then
+        raise exception using errcode = 'P0002', schema = 'tidemill', column = 'id',
+            message = format('there is no job %s', refuse_job.id);
+    end if;
+    raise exception using errcode = '55000', schema = 'tidemill', column = 'id',
+        message = format('job %s is %s; only %s', refuse_job.id, v_state, refuse_job.allowed);
+end $$;
+
 -- end_job: ends a job before its next start, or asks its process to stop it. outcome: cancelled or discarded. Returns
 -- the state that it is in afterwards.
 create or replace function tidemill.end_job(id bigint, outcome text, reason text) returns text
@@ -14,11 +28,7 @@ begin
         select * into j from tidemill.job where job.id = end_job.id for update;
     end if;
     if not found then
-        if exists (select from tidemill.jobs v where v.id = end_job.id) then
-            raise exception using errcode = '55000', column = 'id', message = format('job %s is %s; only a job that is not over can be %s',
-                end_job.id, (select v.state from tidemill.jobs v where v.id = end_job.id), end_job.outcome);
-        end if;
-        raise exception using errcode = 'P0002', column = 'id', message = format('there is no job %s', end_job.id);
+        perform tidemill.refuse_job(end_job.id, format('a job that is not over can be %s', end_job.outcome));
     end if;
     if j.lease is not null then
         insert into tidemill.stop_request (job, outcome, reason) values (j.id, end_job.outcome, end_job.reason);
@@ -57,21 +67,14 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
     d tidemill.dead;
-    v_window interval;
     v_holder bigint;
 begin
     delete from tidemill.dead where dead.id = requeue.id returning * into d;
-    if not found then
-        if exists (select from tidemill.jobs v where v.id = requeue.id) then
-            raise exception using errcode = '55000', column = 'id', message = format('job %s is %s; only a dead job can be requeued',
-                requeue.id, (select v.state from tidemill.jobs v where v.id = requeue.id));
-        end if;
-        raise exception using errcode = 'P0002', column = 'id', message = format('there is no job %s', requeue.id);
-    end if;
+    if not found then perform tidemill.refuse_job(requeue.id, 'a dead job can be requeued'); end if;
     if d.unique_hash is not null then
-        v_holder := tidemill.take_key(d.unique_hash, d.id, null);
-        if v_holder <> d.id then
-            raise exception using errcode = '23505', column = 'unique_key',
+        v_holder := tidemill.take_key(d.unique_hash, d.id, d.enqueued_at, null);
+        if v_holder is not null then
+            raise exception using errcode = '23505', schema = 'tidemill', column = 'unique_key',
                 message = format('job %s cannot be requeued: job %s holds its unique key', d.id, v_holder);
         end if;
     end if;
@@ -106,9 +109,6 @@ begin
         perform tidemill.wake(v_queue, clock_timestamp());
         return 'available';
     end if;
-    if exists (select from tidemill.jobs v where v.id = retry.id) then
-        raise exception using errcode = '55000', column = 'id', message = format('job %s is %s; only a scheduled or dead job can be retried',
-            retry.id, (select v.state from tidemill.jobs v where v.id = retry.id));
-    end if;
-    raise exception using errcode = 'P0002', column = 'id', message = format('there is no job %s', retry.id);
+    perform tidemill.refuse_job(retry.id, 'a scheduled or dead job can be retried');
+    return null;
 end $$;
