@@ -36,6 +36,10 @@ LUA_SRC := $(wildcard bindings/lua/*.c runtime/base/*.c) \
 
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*_test.c))
 UNIT_BIN := $(UNIT:%=$(BUILD)/san/%)
+SUITES ?= $(UNIT_BIN) $(wildcard tests/shell/*_test.sh) $(wildcard spec/*_spec.lua)
+
+# Tells the system's linker what changed in a folder that it searches; only root can, and only for the system itself.
+ldconfig = if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
 objects = $(1:%.c=$(BUILD)/$(2)/%.o) $(BUILD)/$(2)/sql.o
 LIB_OBJ := $(call objects,$(LIB_SRC),obj)
@@ -49,29 +53,30 @@ TEST_PRODUCTS := $(PRODUCTS) $(UNIT_BIN) $(BUILD)/san/tidemill $(BUILD)/demo/enq
 
 # ---- Targets for people ----
 
-## all: build the program, the libraries and the Lua module, under build/
+## all        build the program, the libraries and the Lua module, in build/
 all: $(PRODUCTS) $(BUILD)/layers.checked $(BUILD)/symbols.checked
 
-## demo: show Tidemill at work, from an enqueue to the work done
+## demo       show Tidemill at work, from an enqueue to the work done
 demo: $(PRODUCTS) $(BUILD)/demo/enqueue_demo $(BUILD)/deps-test.stamp
 	@tests/demo/demo
 
-## test: run every suite; the last line is "N passed, N failed"
+## test       run every suite, or SUITES="..."; ends in "N passed, N failed"
 test: all $(TEST_PRODUCTS) $(BUILD)/deps-test.stamp
-	@tests/support/run $(UNIT_BIN) $(wildcard tests/shell/*_test.sh) $(wildcard spec/*_spec.lua)
+	@tests/support/run $(SUITES)
 
-## deps: install the Debian packages that building and testing need
-deps: $(BUILD)/deps-build.stamp $(BUILD)/deps-test.stamp
+## deps       install the Debian packages that all of these need
+deps: $(BUILD)/deps-build.stamp $(BUILD)/deps-test.stamp $(BUILD)/deps-lint.stamp
 
-## lint: luacheck over the Lua sources, shellcheck where it is installed, the layers and the symbols
-lint: $(BUILD)/layers.checked $(BUILD)/symbols.checked $(BUILD)/deps-test.stamp
-	@luacheck -q handlers spec tests runtime
+## lint       luacheck, shellcheck, the layers and the exported symbols
+lint: $(BUILD)/layers.checked $(BUILD)/symbols.checked $(BUILD)/deps-lint.stamp
+	@luacheck -q --no-color handlers spec tests runtime
+	@shellcheck -x $(shell git grep -lE '^#!.*bash|^# shellcheck shell=bash' tests .ci)
 
-## format: clang-format over the C sources
-format: $(BUILD)/deps-test.stamp
+## format     clang-format over the C sources
+format: $(BUILD)/deps-lint.stamp
 	@clang-format -i $(shell git ls-files '*.c' '*.h')
 
-## install: install the program, libraries, header and Lua module below PREFIX (/usr/local)
+## install    install below PREFIX (/usr/local); DESTDIR is put before it
 install: all
 	@install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig lib/lua/5.4)
 	@install $(BUILD)/bin/tidemill $(DESTDIR)$(PREFIX)/bin/
@@ -83,18 +88,21 @@ install: all
 	@install -m 644 $(BUILD)/lua/tidemill.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
 	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@LIBS@|$(LIBS)|' runtime/share/tidemill.pc.in \
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/tidemill.pc
+	@$(call ldconfig)
 	@echo "installed below $(DESTDIR)$(PREFIX)"
 
-## uninstall: remove what install installed
+## uninstall  remove what install installed
 uninstall:
-	@cd $(DESTDIR)$(PREFIX) && rm -f bin/tidemill include/tidemill.h lib/libtidemill.* lib/lua/5.4/tidemill.so \
-	    lib/pkgconfig/tidemill.pc
+	@rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/tidemill include/tidemill.h lib/libtidemill.a lib/libtidemill.so \
+	    lib/libtidemill.so.$(SOVERSION) lib/libtidemill.so.$(VERSION) lib/lua/5.4/tidemill.so lib/pkgconfig/tidemill.pc)
+	@$(call ldconfig)
+	@echo "uninstalled from $(DESTDIR)$(PREFIX)"
 
-## clean: remove what was built
+## clean      remove what was built
 clean:
 	@rm -rf $(BUILD)
 
-## help: list the targets
+## help       list the targets
 help:
 	@sed -n 's/^## /  /p' Makefile
 

@@ -41,6 +41,8 @@ void td_cli_say(const char *format, ...) {
 
 int td_cli_fail(const tidemill_error *err) {
     say(err->message);
+    if (err->code == TIDEMILL_ECONNECT)
+        fputs("Give its URL with --database or in DATABASE_URL; `tidemill dev` starts a private one.\n", stderr);
     return TD_EXIT_FAILED;
 }
 

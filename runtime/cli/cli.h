@@ -49,8 +49,9 @@ const char *td_cli_database(const td_cli *cli);
 /* td_cli_json: whether --json was given. */
 bool td_cli_json(const td_cli *cli);
 
-/* td_cli_say prints "tidemill: sentence" on stderr; td_cli_fail an error's message, returning TD_EXIT_FAILED;
-   td_cli_usage a sentence and where help is, returning TD_EXIT_USAGE. */
+/* td_cli_say prints "tidemill: sentence" on stderr; td_cli_fail an error's message, and where to name the
+   database when that cannot be reached, returning TD_EXIT_FAILED; td_cli_usage a sentence and where help is, returning
+   TD_EXIT_USAGE. */
 void td_cli_say(const char *format, ...) TD_PRINTF(1, 2);
 int td_cli_fail(const tidemill_error *err);
 int td_cli_usage(const td_cli *cli, const char *format, ...) TD_PRINTF(2, 3);

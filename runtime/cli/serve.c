@@ -22,15 +22,16 @@ static const char *handlers_dir(const td_serve_values *v) {
 static int check_handlers(const td_serve_values *v) {
     const char *dir = handlers_dir(v);
     struct stat st;
-    const char *wrong = NULL;
-    if (stat(dir, &st))
-        wrong = strerror(errno);
-    else if (!S_ISDIR(st.st_mode))
-        wrong = "it is not a folder";
-    else if (access(dir, R_OK | X_OK))
-        wrong = strerror(errno);
-    if (!wrong) return TD_EXIT_OK;
-    td_cli_say("the handlers' folder %s cannot be read: %s; give --handlers DIR", dir, wrong);
+    int number = stat(dir, &st) ? errno : 0;
+    if (number == 0 && !S_ISDIR(st.st_mode)) number = ENOTDIR;
+    if (number == 0 && access(dir, R_OK | X_OK)) number = errno;
+    if (number == 0) return TD_EXIT_OK;
+    if (number == ENOENT && !v->handlers)
+        td_cli_say("there is no folder " HANDLERS_DEFAULT " here; make it, with a Lua file for each task, or give "
+                   "--handlers DIR");
+    else
+        td_cli_say("the handlers' folder %s cannot be read: %s; give --handlers DIR", dir,
+                   number == ENOTDIR ? "it is not a folder" : strerror(number));
     return TD_EXIT_FAILED;
 }
 

@@ -103,6 +103,7 @@ unreachable() {
         # shellcheck disable=SC2086 # a command is several words
         fails 1 "$tidemill" $command --database "$hidden"
         says 'tidemill: the database cannot be reached'
+        says 'Give its URL with --database or in DATABASE_URL'
         not grep -q geheim "$scratch/err" "$scratch/out"
     done
     fails 1 "$tidemill" queues --database 'postgresql:/someone:geheim@host/x'

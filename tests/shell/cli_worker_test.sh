@@ -55,7 +55,7 @@ no_handlers() {
     says "the handlers' folder $scratch/none cannot be read: No such file or directory"
     fails 1 "$tidemill" work --handlers "$handlers/fine.lua"
     says 'it is not a folder'
-    (cd "$scratch/broken" && fails 1 "$tidemill" work && says 'folder handlers cannot be read')
+    (cd "$scratch/broken" && fails 1 "$tidemill" work && says 'there is no folder handlers here; make it')
     fails 1 "$tidemill" dev --handlers "$scratch/none" --dir "$scratch/never"
     [[ ! -e $scratch/never ]]
 }
