@@ -180,6 +180,7 @@ typedef struct tidemill_config {
     size_t queues_count;      /* every queue that a handler declares with 10. */
     int threads;              /* threads that run handlers, 1 to 64; 0: one for each processor */
     int64_t grace_ms;         /* how long a stop lets running jobs end. Initially 25,000. */
+    int blocking_threads;     /* threads for tasks that declare blocking, made as needed, 1 to 1000; 0: 32 */
     int64_t memory_max_mb;    /* while the workers hold so many MiB, further jobs wait; 0: no bound */
     bool signals;             /* may set the process's handlers of SIGURG and SIGSEGV, which it puts back at the end.
                                  Without them handlers run up to 2.4 times slower, a call that does not end inside
@@ -192,7 +193,7 @@ typedef struct tidemill_config {
 } tidemill_config;
 
 #define TIDEMILL_CONFIG                                                                                                \
-    { NULL, NULL, NULL, 0, 0, 25000, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
+    { NULL, NULL, NULL, 0, 0, 25000, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
 
 /* tidemill_runtime_start loads the handlers, reaches the database, publishes the tasks and starts working. It returns
    when jobs are being claimed, or says why not; then nothing is left running. *runtime is the caller's, to be ended

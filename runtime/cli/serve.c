@@ -88,6 +88,7 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     if (v->threads != TIDEMILL_UNSET) config.threads = (int)v->threads;
     if (v->grace_ms != TIDEMILL_UNSET) config.grace_ms = v->grace_ms;
     if (v->memory_max_mb != TIDEMILL_UNSET) config.memory_max_mb = v->memory_max_mb;
+    if (v->blocking_threads != TIDEMILL_UNSET) config.blocking_threads = (int)v->blocking_threads;
     config.signals = true;
     config.name = v->name;
     config.log_level = worker->log.level;

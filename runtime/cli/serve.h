@@ -12,7 +12,7 @@ typedef struct td_serve_values {
     td_common common;
     const char *handlers, *log_format, *log_level, *name;
     td_texts queues;
-    int64_t threads, grace_ms, memory_max_mb;
+    int64_t threads, blocking_threads, grace_ms, memory_max_mb;
 } td_serve_values;
 
 /* The rows of the worker's options, for a command's table. */
@@ -25,6 +25,8 @@ typedef struct td_serve_values {
            "with 100 workers, and each queue that a handler declares with 10"),                                        \
     TD_OPT_INT("threads", "N", td_serve_values, threads, 1, 64,                                                        \
                "threads that run handlers, 1 to 64; default one for each processor"),                                  \
+    TD_OPT_INT("blocking-threads", "N", td_serve_values, blocking_threads, 1, 1000,                                    \
+               "threads for tasks that declare blocking, made as needed, 1 to 1000; default 32"),                      \
     TD_OPT(DURATION, "grace", "SECONDS", td_serve_values, grace_ms,                                                    \
            "how long running jobs may go on when the worker is stopped; default 25"),                                  \
     TD_OPT_INT("memory-max", "MIB", td_serve_values, memory_max_mb, 1, 1 << 30,                                        \

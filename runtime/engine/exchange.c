@@ -124,41 +124,22 @@ static void note_stale(void *arg, int64_t id) {
                  fields, 1);
 }
 
-/* least_loaded returns the executor with the fewest jobs of this keeper's. */
-static size_t least_loaded(const td_keeper *k, const size_t *load) {
-    size_t best = 0;
-    for (size_t i = 1; i < k->config.executors_count; i++)
-        if (load[i] < load[best]) best = i;
-    return best;
-}
-
-/* start_jobs hands the claimed jobs to the executors. */
+/* start_jobs hands the claimed jobs to the pool. */
 static void start_jobs(td_keeper *k) {
-    size_t n = k->config.executors_count, load[TD_EXECUTORS_MAX] = { 0 };
-    td_list batches[TD_EXECUTORS_MAX], *node;
-    for (size_t i = 0; i < n; i++) {
-        td_list_init(&batches[i]);
-        load[i] = td_executor_load(k->config.executors[i]);
-    }
-    while ((node = td_list_shift(&k->claimed)) != NULL) {
+    uint64_t now = td_now_ns();
+    for (td_list *node = k->claimed.next; node != &k->claimed; node = node->next) {
         td_job *job = td_container(node, td_job, link);
-        size_t best = least_loaded(k, load);
-        load[best]++;
-        job->executor = k->config.executors[best];
+        const td_handlers *set = k->config.handlers;
+        const td_task *task = td_handlers_task(set, (size_t)td_handlers_find(set, job->claimed.task));
+        int64_t timeout_ms = task->timeout_ms == TIDEMILL_UNSET ? TD_TIMEOUT_DEFAULT_MS : task->timeout_ms;
+        /* One of a blocking task may wait for a thread first. */
+        job->overdue_ns = task->blocking ? UINT64_MAX : now + (uint64_t)(timeout_ms + TD_OVERDUE_MS) * 1000000;
         job->queue->busy++;
         k->running_count++;
         atomic_fetch_add(&k->now_running, 1);
         td_list_push(&k->running, &job->running);
-        td_list_push(&batches[best], &job->link);
     }
-    for (size_t i = 0; i < n; i++) {
-        if (td_list_empty(&batches[i]) || td_executor_run(k->config.executors[i], &batches[i]) == 0) continue;
-        while ((node = td_list_shift(&batches[i])) != NULL) {
-            td_job *job = td_container(node, td_job, link);
-            job->result.outcome = TD_RETURNED;
-            td_keeper_ended(k, job);
-        }
-    }
+    td_pool_run(*k->config.pool, &k->claimed);
 }
 
 /* drop_jobs forgets what a claim that failed may have brought. */

@@ -2,6 +2,7 @@
 #include "executor.h"
 
 #include "../store/query.h"
+#include "pool.h"
 #include "report.h"
 #include "worker.h"
 
@@ -10,13 +11,21 @@
 #include <string.h>
 
 enum { TIDY_MS = 5000 };
+#define FAREWELL_NS UINT64_C(1000000000)
 
 static void start_jobs(void *arg);
 
 void td_executor_release(td_executor *x, td_job *job) {
     atomic_fetch_sub(&x->load, 1);
-    td_report_attempt(x->config.log, job);
-    x->config.ended(x->config.arg, job);
+    pthread_mutex_lock(&x->mutex);
+    if (x->orphaned) {
+        td_job_free(job);
+    } else {
+        /* What a disowned executor hands back was reported when it was given back. */
+        if (!x->disowned || job->result.outcome != TD_RETURNED) td_report_attempt(x->config.log, job);
+        x->config.ended(x->config.arg, job);
+    }
+    pthread_mutex_unlock(&x->mutex);
     if (!td_list_empty(&x->waiting)) (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
 }
 
@@ -84,16 +93,17 @@ static void refuse(td_executor *x, td_job *job, const tidemill_error *err) {
     td_executor_release(x, job);
 }
 
-/* memory_is_full says whether the process has reached its bound, so that no more jobs are to be started beside those
-   that run. */
-static bool memory_is_full(const td_executor *x) {
+/* is_full says whether no more jobs are to be started beside those that run: the process has reached its bound of
+   memory, or this thread is for one at a time. */
+static bool is_full(const td_executor *x) {
+    if (x->config.exclusive && !td_list_empty(&x->jobs)) return true;
     return x->config.memory_max && !td_list_empty(&x->jobs) && atomic_load(x->config.memory) >= x->config.memory_max;
 }
 
 static void start_waiting(td_executor *x) {
     td_list *node;
     tidemill_error err;
-    while (!td_list_empty(&x->waiting) && !memory_is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+    while (!x->disowned && !td_list_empty(&x->waiting) && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
         td_job *job = td_container(node, td_job, link);
         job->task = td_handlers_find(x->config.handlers, job->claimed.task);
         if (!td_worker_run(x, job, &err)) refuse(x, job, &err);
@@ -161,6 +171,46 @@ int td_executor_end(td_executor *x, int64_t id, int64_t token, td_outcome outcom
     return rc;
 }
 
+/* ---- Giving up ---- */
+
+typedef struct disowning {
+    td_executor *executor;
+    int64_t job;
+} disowning;
+
+/* hand_back ends a job that is not to run here. */
+static void hand_back(td_executor *x, td_job *job) {
+    if (job->worker) {
+        job->worker->stop = TD_RETURNED;
+        td_worker_drop(job->worker);
+    } else {
+        td_list_remove(&job->link);
+        job->result = (td_result){ .outcome = TD_RETURNED, .delay_s = -1 };
+        td_executor_release(x, job);
+    }
+}
+
+static void disown_on_thread(void *arg) {
+    disowning *d = arg;
+    td_executor *x = d->executor;
+    x->disowned = x->ending = true;
+    for (td_list *node = x->jobs.next, *after; node != &x->jobs; node = after) {
+        td_job *job = td_container(node, td_job, link);
+        after = node->next;
+        if (job->claimed.id != d->job) hand_back(x, job);
+    }
+    while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
+    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    free(d);
+}
+
+void td_executor_disown(td_executor *x, int64_t job) {
+    disowning *d = malloc(sizeof *d);
+    if (!d) return;
+    *d = (disowning){ x, job };
+    if (td_thread_post(x->thread, disown_on_thread, d) < 0) free(d);
+}
+
 /* ---- Life ---- */
 
 /* on_tidy closes workers that nobody needed for long, and starts jobs that waited for memory which others gave back. */
@@ -202,12 +252,14 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     td_executor *x = calloc(1, sizeof *x);
     if (!x) return td_error_memory(err);
     x->config = *config;
+    x->log = *config->log;
     pthread_mutex_init(&x->mutex, NULL);
     td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->jobs, &x->closing };
     for (size_t i = 0; i < TD_COUNT(lists); i++) td_list_init(lists[i]);
     int rc = td_thread_start(&x->thread, config->name, err);
     if (rc == 0 && (td_thread_post(x->thread, open_on_thread, x) < 0 ||
-                    td_watch_add(config->watch, x->thread, 0, NULL, NULL) < 0)) {
+                    td_watch_add(config->watch, x->thread, config->exclusive ? TD_EXCLUSIVE_QUANTUM_MS : TD_QUANTUM_MS,
+                                 TD_STUCK_MS, config->stuck, config->stuck_arg) < 0)) {
         td_thread_stop(x->thread);
         rc = td_error_memory(err);
     }
@@ -227,13 +279,42 @@ int64_t td_executor_workers(const td_executor *x) {
     return atomic_load(&x->workers);
 }
 
+/* dispose_of frees an orphaned executor, as its thread ends: a local of that. */
+static void dispose_of(void *arg) {
+    td_executor *x = arg;
+    while (!td_list_empty(&x->jobs)) hand_back(x, td_container(x->jobs.next, td_job, link));
+    while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
+    executor_destroy(x);
+}
+
+static const char orphan_key;
+
+static void adopt_on_thread(void *arg) {
+    td_executor *x = arg;
+    (void)!td_thread_set_local(x->thread, &orphan_key, x, dispose_of);
+}
+
+/* leave_alone leaves a stuck executor to itself. */
+static void leave_alone(td_executor *x) {
+    pthread_mutex_lock(&x->mutex);
+    x->orphaned = true;
+    x->log.fn = NULL;
+    pthread_mutex_unlock(&x->mutex);
+    (void)!td_thread_post(x->thread, adopt_on_thread, x);
+    td_thread_abandon(x->thread);
+}
+
 void td_executor_free(td_executor *x) {
     if (!x) return;
     while (td_thread_post(x->thread, close_on_thread, x) == TIDEMILL_EMEMORY) uv_sleep(10);
-    /* Every worker is gone within its grace. */
-    for (uint64_t end_ns = td_now_ns() + UINT64_C(5000000000); atomic_load(&x->workers) > 0 && td_now_ns() < end_ns;)
+    /* Every worker is gone within its grace, but for one that is stuck in foreign code. */
+    for (uint64_t end_ns = td_now_ns() + FAREWELL_NS; atomic_load(&x->workers) > 0 && td_now_ns() < end_ns;)
         uv_sleep(1);
     td_watch_remove(x->config.watch, x->thread);
+    if (atomic_load(&x->workers) > 0) {
+        leave_alone(x);
+        return;
+    }
     td_thread_stop(x->thread);
     executor_destroy(x);
 }

@@ -6,8 +6,6 @@
 #include "../loop/preempt.h"
 #include "job.h"
 
-enum { TD_EXECUTORS_MAX = 64 };
-
 typedef struct td_executor td_executor;
 
 typedef struct td_executor_config {
@@ -18,6 +16,10 @@ typedef struct td_executor_config {
     td_watch *watch;        /* over its thread */
     _Atomic size_t *memory; /* what all workers of the process have mapped; */
     size_t memory_max;      /* from here on jobs wait for others to end (0: no bound) */
+    bool exclusive;         /* one job at a time */
+    /* stuck is called, on the watcher's thread, when the job of this id does not let go of the thread; NULL: never. */
+    void (*stuck)(void *arg, int64_t job, uint64_t ms);
+    void *stuck_arg;
     /* ended is called on the executor's thread, with a job that is the callee's from then on. */
     void (*ended)(void *arg, td_job *job);
     void *arg;
@@ -40,7 +42,12 @@ int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome
 int64_t td_executor_workers(const td_executor *executor);
 size_t td_executor_load(const td_executor *executor);
 
-/* td_executor_free stops the thread and frees everything; no job may be left in it. NULL is allowed. */
+/* td_executor_disown tells an executor, whose thread is stuck in the job of this id, that it is to run nothing else: as
+   soon as it can it hands all its other jobs back, and runs none that it is given. From any thread. */
+void td_executor_disown(td_executor *executor, int64_t job);
+
+/* td_executor_free stops the thread and frees everything; no job may be left in it. A thread that is stuck is not
+   waited for: it frees everything, its job included, when it can. NULL is allowed. */
 void td_executor_free(td_executor *executor);
 
 #endif

@@ -31,8 +31,7 @@ static int enroll(td_keeper *k, tidemill_error *err) {
 /* stop_job ends a running job that somebody asked to stop. */
 static void stop_job(void *arg, int64_t id, int64_t lease, bool cancel) {
     td_keeper *k = arg;
-    for (size_t i = 0; i < k->config.executors_count; i++)
-        (void)!td_executor_end(k->config.executors[i], id, lease, cancel ? TD_CANCELLED : TD_DISCARDED, NULL);
+    td_pool_end(*k->config.pool, id, lease, cancel ? TD_CANCELLED : TD_DISCARDED, NULL);
 }
 
 static int beat(td_keeper *k, tidemill_error *err) {

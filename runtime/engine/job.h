@@ -6,6 +6,8 @@
 #include "../store/work.h"
 #include "../vm/vm.h"
 
+enum { TD_TIMEOUT_DEFAULT_MS = 60000 };
+
 struct td_executor;
 struct td_worker;
 struct td_queue_state;
@@ -28,9 +30,14 @@ typedef struct td_job {
     struct td_worker *worker; /* NULL unless it runs */
     int task;                 /* its number in the handler set */
     uint64_t started_ns, deadline_ns;
+    uint64_t overdue_ns;                 /* the keeper's: when it can no longer be running, but in foreign code */
     int64_t cpu_us, wall_us, peak_bytes; /* what the attempt cost */
     char *log;                           /* the end of what it logged, malloc'd; NULL: nothing */
     td_result result;
+    bool abandoned; /* the keeper has recorded an end of it already; what comes is only to be freed */
 } td_job;
+
+/* td_job_free frees a job but for its lease. */
+void td_job_free(td_job *job);
 
 #endif

@@ -21,15 +21,11 @@ enum { CONNECTIONS = 3 };
 
 void td_keeper_job_free(td_job *job) {
     if (--job->lease->open == 0) free(job->lease);
-    td_claimed_free(&job->claimed);
-    td_result_free(&job->result);
-    free(job->log);
-    free(job);
+    td_job_free(job);
 }
 
 void td_keeper_end_all(td_keeper *k, td_outcome outcome, const char *why) {
-    for (size_t i = 0; i < k->config.executors_count; i++)
-        (void)!td_executor_end(k->config.executors[i], 0, 0, outcome, why);
+    td_pool_end(*k->config.pool, 0, 0, outcome, why);
 }
 
 void td_keeper_done(td_keeper *k) {
@@ -58,7 +54,11 @@ static bool runs_again(const td_job *job) {
     }
 }
 
-static void job_ended(td_keeper *k, td_job *job) {
+void td_keeper_job_ended(td_keeper *k, td_job *job) {
+    if (job->abandoned) {
+        td_keeper_job_free(job);
+        return;
+    }
     td_list_remove(&job->running);
     td_list_push(&k->ended, &job->link);
     k->running_count--;
@@ -81,7 +81,7 @@ static void take_mail(void *arg) {
     pthread_mutex_lock(&k->mutex);
     while ((node = td_list_shift(&k->arriving)) != NULL) td_list_push(&jobs, node);
     pthread_mutex_unlock(&k->mutex);
-    while ((node = td_list_shift(&jobs)) != NULL) job_ended(k, td_container(node, td_job, link));
+    while ((node = td_list_shift(&jobs)) != NULL) td_keeper_job_ended(k, td_container(node, td_job, link));
     td_exchange_wake(k);
 }
 
@@ -107,6 +107,7 @@ static void on_pulse(uv_timer_t *timer) {
     take_mail(k);
     k->beat = true;
     td_fiber_wake(k->heart);
+    td_stuck_check(k);
     if (!k->alone && td_now_ns() - k->beat_ns > TD_ALONE_MS * UINT64_C(1000000)) {
         k->alone = true;
         td_logf(
@@ -197,10 +198,17 @@ static void on_give_up(uv_timer_t *timer) {
     td_keeper_done(k);
 }
 
+/* on_last_call gives back what is still there though it was ended: it blocks its thread. */
+static void on_last_call(uv_timer_t *timer) {
+    td_keeper *k = timer->data;
+    td_stuck_give_back(k, NULL, 0);
+    uv_timer_start(&k->grace, on_give_up, TD_FAREWELL_MS, 0);
+}
+
 static void on_grace_over(uv_timer_t *timer) {
     td_keeper *k = timer->data;
     td_keeper_end_all(k, TD_RETURNED, NULL);
-    uv_timer_start(&k->grace, on_give_up, TD_FAREWELL_MS, 0);
+    uv_timer_start(&k->grace, on_last_call, TD_LAST_CALL_MS, 0);
 }
 
 typedef struct stop_call {

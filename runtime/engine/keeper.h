@@ -3,7 +3,7 @@
 #ifndef TD_KEEPER_H
 #define TD_KEEPER_H
 
-#include "executor.h"
+#include "pool.h"
 
 typedef struct td_keeper td_keeper;
 
@@ -23,8 +23,7 @@ typedef struct td_keeper_config {
     const td_log *log;
     td_queue_state *queues;
     size_t queues_count;
-    td_executor **executors;
-    size_t executors_count;
+    td_pool **pool; /* where the pool will be, when td_keeper_start is called */
 } td_keeper_config;
 
 /* td_keeper_new makes a keeper that does nothing yet, so that executors can name it. *config is copied; what it points
@@ -37,6 +36,9 @@ int td_keeper_start(td_keeper *keeper, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_keeper_ended takes a job that has ended, from an executor's thread: td_executor_config's ended. */
 void td_keeper_ended(void *keeper, td_job *job);
+
+/* td_keeper_stuck is told of a job that does not let go of its thread, from the watcher's: td_pool_config's stuck. */
+void td_keeper_stuck(void *keeper, td_executor *executor, int64_t job, uint64_t ms);
 
 /* td_keeper_stop claims no more, waits up to grace_ms for running jobs, ends the others, and gives them back. Blocks.
    Only after a start that succeeded. */

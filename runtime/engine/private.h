@@ -1,5 +1,6 @@
 /* private.h: what the keeper's files share: keeper.c (its life), exchange.c (claiming and recording), heart.c (liveness
-   and notifications). Everything but the mailbox is touched by the keeper's thread only. */
+   and notifications), stuck.c (jobs that block their threads). Everything but the mailbox is touched by the keeper's
+   thread only. */
 #ifndef TD_ENGINE_PRIVATE_H
 #define TD_ENGINE_PRIVATE_H
 
@@ -15,6 +16,8 @@ enum {
     TD_ALONE_MS = 8000,     /* without a heartbeat for so long, jobs are ended before others may take them */
     TD_RETRY_FIRST_MS = 100,
     TD_RETRY_MAX_MS = 5000,
+    TD_LAST_CALL_MS = 500, /* from the end of the grace period until jobs that block their threads are given back */
+    TD_OVERDUE_MS = 1000,  /* so long past its deadline a job is in foreign code */
     TD_FAREWELL_MS = 5000, /* how long a stop tries to reach a database that is away */
 };
 
@@ -92,6 +95,14 @@ void td_keeper_done(td_keeper *keeper);
 /* td_keeper_pause parks the running fiber before a further try: longer and longer up to a bound; *pause_ms begins as 0.
  */
 void td_keeper_pause(int64_t *pause_ms);
+
+/* td_keeper_job_ended takes a job that has ended, on the keeper's thread. */
+void td_keeper_job_ended(td_keeper *keeper, td_job *job);
+
+/* td_stuck_check ends jobs that block their threads past their deadlines. td_stuck_give_back gives back all jobs of an
+   executor (NULL: all) but one (an id, 0: none), though they are still there. */
+void td_stuck_check(td_keeper *keeper);
+void td_stuck_give_back(td_keeper *keeper, const td_executor *executor, int64_t but);
 
 /* td_keeper_job_free frees a job whose end was recorded, or that nobody will record. */
 void td_keeper_job_free(td_job *job);

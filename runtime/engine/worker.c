@@ -11,7 +11,7 @@ static void prepare_ctx(td_worker *w) {
     const td_job *job = w->job;
     const td_claimed *c = &job->claimed;
     w->ctx = (td_ctx){
-        .log = w->executor->config.log,
+        .log = &w->executor->log,
         .id = c->id,
         .task = c->task,
         .queue = c->queue,
@@ -92,9 +92,8 @@ static void give_up(td_worker *w, td_outcome outcome, const char *why, bool torn
     td_buf trace = { 0 };
     td_state_trace(w->state, torn, &trace);
     td_result_free(&w->job->result);
-    w->job->result = (td_result){
-        .outcome = outcome, .error = td_strdup(why), .traceback = td_buf_take(&trace), .delay_s = -1
-    };
+    w->job->result =
+        (td_result){ .outcome = outcome, .error = td_strdup(why), .traceback = td_buf_take(&trace), .delay_s = -1 };
     finish(w);
 }
 
@@ -179,6 +178,7 @@ bool td_worker_run(td_executor *x, td_job *job, tidemill_error *err) {
     job->worker = w;
     w->job = job;
     w->run_ns = td_fiber_run_ns(w->fiber);
+    td_fiber_set_tag(w->fiber, job->claimed.id);
     td_list_push(&x->jobs, &job->link);
     td_executor_watch(x, job->deadline_ns);
     td_fiber_start(w->fiber);

@@ -1,13 +1,13 @@
 /* worker.h: a worker, and the executor on whose thread it is: private to worker.c and executor.c.
 
-   A worker is a Lua state and a fiber. It is idle (in the executor's `idle`), or has a job (which is in `jobs`), or closes
-   (in `closing`: its state's finalizers run, and then it is gone). Its fiber parks in two places only: waiting for a job,
-   and inside the handler; and is made to give way anywhere in there (loop/preempt.h).
+   A worker is a Lua state and a fiber. It is idle (in the executor's `idle`), or has a job (which is in `jobs`), or
+   closes (in `closing`: its state's finalizers run, and then it is gone). Its fiber parks in two places only: waiting
+   for a job, and inside the handler; and is made to give way anywhere in there (loop/preempt.h).
 
    How a job is stopped: the call is asked to end at its next instruction (td_state_stop), and its waits are ended
    (td_fiber_interrupt); a <close> variable may still run. When the grace is over and it has not ended, the worker is
-   dropped: stack and state are given back as they are, and the fiber's holds release the rest. Either way the worker has
-   no further job, since what its state was left with is not known. */
+   dropped: stack and state are given back as they are, and the fiber's holds release the rest. Either way the worker
+   has no further job, since what its state was left with is not known. */
 #ifndef TD_WORKER_H
 #define TD_WORKER_H
 
@@ -20,7 +20,7 @@
 
 enum {
     TD_GRACE_MS = 25,             /* from a stop until a worker is dropped */
-    TD_TIMEOUT_DEFAULT_MS = 60000,
+    TD_EXCLUSIVE_QUANTUM_MS = 10, /* there is nobody to give way to, but a deadline */
     TD_IDLE_MS = 30000,           /* a worker that was idle for so long is closed */
     TD_KEEP_BYTES = 2 << 20,      /* what a worker may keep mapped while it is idle */
 };
@@ -33,13 +33,13 @@ typedef struct td_worker {
     td_state *state;
     td_job *job;
     td_ctx ctx;
-    bool retire;          /* it is to close */
-    bool stopping;        /* its job is, */
-    td_outcome stop;      /* to end so, */
-    char why[96];         /* for this reason; empty: none */
-    uint64_t drop_ns;     /* and by then it is dropped; 0: not */
-    uint64_t idle_ns;     /* since when it is idle */
-    uint64_t run_ns;      /* of its fiber, when its job began */
+    bool retire;      /* it is to close */
+    bool stopping;    /* its job is, */
+    td_outcome stop;  /* to end so, */
+    char why[96];     /* for this reason; empty: none */
+    uint64_t drop_ns; /* and by then it is dropped; 0: not */
+    uint64_t idle_ns; /* since when it is idle */
+    uint64_t run_ns;  /* of its fiber, when its job began */
 } td_worker;
 
 struct td_executor {
@@ -56,12 +56,15 @@ struct td_executor {
     uint64_t timer_ns; /* when it fires; 0: it does not */
     uv_timer_t tidy;   /* closes what was idle for long */
     bool ending;
+    bool disowned;
+    td_log log;    /* a copy of the configuration's, so that it can be taken away */
+    bool orphaned; /* under the mutex: nobody is there to take jobs that end */
     _Atomic int64_t workers;
     _Atomic size_t load;
 };
 
-/* td_worker_run gives a job, which is in no list, to an idle or a new worker. Returns false, with *err set, when none can
-   be made; the job is then the caller's still. */
+/* td_worker_run gives a job, which is in no list, to an idle or a new worker. Returns false, with *err set, when none
+   can be made; the job is then the caller's still. */
 bool td_worker_run(td_executor *executor, td_job *job, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_worker_stop stops a job that runs: it ends as outcome says, with why as its error (copied; NULL: none). */

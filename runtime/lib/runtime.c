@@ -13,6 +13,7 @@ enum {
     DECLARED_WORKERS = 10,
     QUEUE_MAX = 100, /* bytes of a name */
     WORKERS_MAX = 10000,
+    BLOCKING_MAX = 1000,
 };
 #define MEMORY_MAX_MB (INT64_C(1) << 30)
 #define GRACE_MAX_MS  (INT64_C(24) * 3600 * 1000)
@@ -24,12 +25,11 @@ struct tidemill_runtime {
     td_handlers *handlers;
     td_queue_state *queues;
     size_t queues_count;
-    td_executor *executors[TD_EXECUTORS_MAX];
-    size_t executors_count;
+    int threads;
+    td_pool *pool;
     td_keeper *keeper;
     td_watch *watch;
     _Atomic size_t memory; /* what the workers have mapped */
-    size_t memory_max;
     bool signals;
 };
 
@@ -39,14 +39,18 @@ static int check_config(const tidemill_config *c, tidemill_error *err) {
     if (!c->handlers || !*c->handlers) {
         return td_error_field(err, "handlers", "handlers: nothing was given; give the folder of the handlers");
     }
-    if (c->threads < 0 || c->threads > TD_EXECUTORS_MAX) {
+    if (c->threads < 0 || c->threads > TD_POOL_MAX) {
         return td_error_field(err, "threads",
                               "threads: %d is not allowed; give 1 to %d, or 0 for one for each processor", c->threads,
-                              TD_EXECUTORS_MAX);
+                              TD_POOL_MAX);
     }
     if (c->grace_ms < 0 || c->grace_ms > GRACE_MAX_MS) {
         return td_error_field(err, "grace_ms", "grace_ms: %lld is not allowed; give 0 to %lld (a day)",
                               (long long)c->grace_ms, (long long)GRACE_MAX_MS);
+    }
+    if (c->blocking_threads < 0 || c->blocking_threads > BLOCKING_MAX) {
+        return td_error_field(err, "blocking_threads", "blocking_threads: %d is not allowed; give 1 to %d, or 0 for %d",
+                              c->blocking_threads, BLOCKING_MAX, TD_BLOCKING_MAX);
     }
     if (c->memory_max_mb < 0 || c->memory_max_mb > MEMORY_MAX_MB) {
         return td_error_field(err, "memory_max_mb",
@@ -116,12 +120,17 @@ static char *default_name(void) {
     return td_buf_take(&b);
 }
 
+static int processors(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > TD_POOL_MAX ? TD_POOL_MAX : (int)n;
+}
+
 static int copy_config(tidemill_runtime *r, const tidemill_config *c, tidemill_error *err) {
     r->database = td_strdup(c->database ? c->database : "");
     r->name = c->name ? td_strdup(c->name) : default_name();
     r->log = (td_log){ c->log, c->log_userdata, c->log_level };
     r->grace_ms = c->grace_ms;
-    r->memory_max = (size_t)c->memory_max_mb << 20;
+    r->threads = c->threads ? c->threads : processors();
     return r->database && r->name ? 0 : td_error_memory(err);
 }
 
@@ -135,47 +144,33 @@ static int check_database(const tidemill_runtime *r, tidemill_error *err) {
     return rc;
 }
 
-static int processors(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > TD_EXECUTORS_MAX ? TD_EXECUTORS_MAX : (int)n;
-}
-
-static int start_executors(tidemill_runtime *r, int threads, tidemill_error *err) {
-    for (int i = 0; i < threads; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "td-exec-%d", i & 63);
-        td_executor_config config = {
-            .name = name,
-            .handlers = r->handlers,
-            .log = &r->log,
-            .database = r->database,
-            .watch = r->watch,
-            .memory = &r->memory,
-            .memory_max = r->memory_max,
-            .ended = td_keeper_ended,
-            .arg = r->keeper,
-        };
-        int rc = td_executor_start(&config, &r->executors[i], err);
-        if (rc < 0) return rc;
-        r->executors_count++;
-    }
-    return 0;
-}
-
-static int start_engine(tidemill_runtime *r, int threads, tidemill_error *err) {
-    td_keeper_config config = {
+static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_error *err) {
+    td_keeper_config keeper = {
         .database = r->database,
         .name = r->name,
         .handlers = r->handlers,
         .log = &r->log,
         .queues = r->queues,
         .queues_count = r->queues_count,
-        .executors = r->executors,
-        .executors_count = (size_t)threads,
+        .pool = &r->pool,
     };
-    r->keeper = td_keeper_new(&config);
+    r->keeper = td_keeper_new(&keeper);
     if (!r->keeper) return td_error_memory(err);
-    int rc = start_executors(r, threads, err);
+    td_pool_config pool = {
+        .executor = { .handlers = r->handlers,
+                      .log = &r->log,
+                      .database = r->database,
+                      .watch = r->watch,
+                      .memory = &r->memory,
+                      .memory_max = (size_t)c->memory_max_mb << 20,
+                      .ended = td_keeper_ended,
+                      .arg = r->keeper },
+        .threads = r->threads,
+        .blocking_max = c->blocking_threads ? c->blocking_threads : TD_BLOCKING_MAX,
+        .stuck = td_keeper_stuck,
+        .arg = r->keeper,
+    };
+    int rc = td_pool_new(&pool, &r->pool, err);
     return rc == 0 ? td_keeper_start(r->keeper, err) : rc;
 }
 
@@ -185,7 +180,7 @@ static void log_started(const tidemill_runtime *r) {
     for (size_t i = 0; i < r->queues_count; i++)
         td_buf_printf(&queues, "%s%s=%d", i > 0 ? " " : "", r->queues[i].name, r->queues[i].workers);
     snprintf(tasks, sizeof tasks, "%zu", td_handlers_count(r->handlers));
-    snprintf(threads, sizeof threads, "%zu", r->executors_count);
+    snprintf(threads, sizeof threads, "%d", r->threads);
     const tidemill_field fields[] = {
         { "process", r->name, false },
         { "tasks", tasks, true },
@@ -198,7 +193,7 @@ static void log_started(const tidemill_runtime *r) {
 }
 
 static void runtime_free(tidemill_runtime *r) {
-    for (size_t i = 0; i < r->executors_count; i++) td_executor_free(r->executors[i]);
+    td_pool_free(r->pool);
     td_keeper_free(r->keeper);
     td_watch_stop(r->watch);
     if (r->signals) td_preempt_close();
@@ -224,7 +219,7 @@ int tidemill_runtime_start(const tidemill_config *config, tidemill_runtime **run
         r->signals = rc == 0;
     }
     if (rc == 0) rc = td_watch_start(&r->watch, err);
-    if (rc == 0) rc = start_engine(r, config->threads ? config->threads : processors(), err);
+    if (rc == 0) rc = start_engine(r, config, err);
     if (rc < 0) {
         runtime_free(r);
         return rc;
@@ -246,6 +241,5 @@ void tidemill_runtime_stop(tidemill_runtime *r, tidemill_stopped *stopped) {
 
 void tidemill_runtime_statistics(const tidemill_runtime *r, tidemill_statistics *statistics) {
     td_keeper_statistics(r->keeper, statistics);
-    statistics->workers = 0;
-    for (size_t i = 0; i < r->executors_count; i++) statistics->workers += td_executor_workers(r->executors[i]);
+    statistics->workers = td_pool_workers(r->pool);
 }

@@ -87,6 +87,11 @@ bool td_fiber_interrupted(void) {
     return self && self->interrupted;
 }
 
+void td_fiber_set_tag(td_fiber *fiber, int64_t tag) {
+    fiber->tag = tag;
+    if (fiber == fiber->thread->current) atomic_store_explicit(&fiber->thread->run_tag, tag, memory_order_relaxed);
+}
+
 uint64_t td_fiber_run_ns(const td_fiber *fiber) {
     return fiber->run_ns;
 }

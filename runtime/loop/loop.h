@@ -34,6 +34,10 @@ int td_thread_post(td_thread *thread, td_call_fn *fn, void *arg) TD_MUST_CHECK;
    thread, frees it. From another thread. NULL is allowed. */
 void td_thread_stop(td_thread *thread);
 
+/* td_thread_abandon is td_thread_stop for a thread that something does not let go of: it does not wait, and the thread
+   ends and frees itself when it can. It must not be watched any more. */
+void td_thread_abandon(td_thread *thread);
+
 /* td_thread_self returns the loop thread we run on, else NULL. td_thread_loop: its libuv loop (use on it only). */
 td_thread *td_thread_self(void);
 uv_loop_t *td_thread_loop(td_thread *thread);

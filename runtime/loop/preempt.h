@@ -12,7 +12,7 @@
 
 #include "loop.h"
 
-enum { TD_QUANTUM_US = 1000 };
+enum { TD_QUANTUM_MS = 1 };
 
 /* td_preempt_open installs the process's two signal handlers, if nobody has yet: they are counted, and the program's
    own are put back by the last td_preempt_close. Signals that are none of ours go to the program's handlers. From any
@@ -44,6 +44,9 @@ bool td_fiber_torn(const td_fiber *fiber);
    drop the fiber. */
 void td_fiber_set_overflow(td_fiber *fiber, td_call_fn *fn, void *arg);
 
+/* td_fiber_set_tag names what a fiber does, for who is told that it is stuck. On its thread. */
+void td_fiber_set_tag(td_fiber *fiber, int64_t tag);
+
 /* td_fiber_run_ns returns how long a fiber has had the processor so far. On its thread. */
 uint64_t td_fiber_run_ns(const td_fiber *fiber);
 
@@ -52,15 +55,18 @@ uint64_t td_fiber_run_ns(const td_fiber *fiber);
 typedef struct td_watch td_watch;
 
 /* What is called, on the watcher's thread, when a fiber has not let go of its thread for `stuck_ms` though asked, and
-   again after each further stuck_ms of the same spell; ms is how long it has been. */
-typedef void td_stuck_fn(void *arg, uint64_t ms);
+   again after each further stuck_ms of the same spell; tag is the fiber's, ms is how long it has been. Not while the
+   thread only waits for a processor. */
+typedef void td_stuck_fn(void *arg, int64_t tag, uint64_t ms);
 
 /* td_watch_start starts a watcher. It sleeps while no thread of its runs anything. Errors: MEMORY, IO. */
 int td_watch_start(td_watch **watch, tidemill_error *err) TD_MUST_CHECK;
 
-/* td_watch_add has a thread watched; td_watch_remove ends that, before the thread is stopped: when it has returned,
-   stuck is not called any more. From any other thread. Error: MEMORY. */
-int td_watch_add(td_watch *watch, td_thread *thread, uint64_t stuck_ms, td_stuck_fn *stuck, void *arg) TD_MUST_CHECK;
+/* td_watch_add has a thread watched, whose fibers may run for quantum_ms at a time; stuck may be NULL. td_watch_remove
+   ends that, before the thread is stopped: when it has returned, stuck is not called any more. From any other thread.
+   Error: MEMORY. */
+int td_watch_add(td_watch *watch, td_thread *thread, uint64_t quantum_ms, uint64_t stuck_ms, td_stuck_fn *stuck,
+                 void *arg) TD_MUST_CHECK;
 void td_watch_remove(td_watch *watch, td_thread *thread);
 
 /* td_watch_stop ends the watcher, when all threads that it watched are stopped. NULL is allowed. */

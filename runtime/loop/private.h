@@ -68,6 +68,7 @@ struct td_fiber {
     bool overflowed; /* its stack: it will not run again */
     volatile unsigned nopreempt;
     uint64_t run_ns;
+    int64_t tag;
     const td_preempt *preempt;
     void *preempt_arg;
     td_call_fn *overflow;
@@ -122,6 +123,9 @@ struct td_thread {
     td_stack_cache stacks;
     td_fiber *volatile current;
     _Atomic uint64_t run_since_ns; /* when current was switched to; 0 on the loop */
+    _Atomic int64_t run_tag;       /* and its tag */
+    int os_id;                     /* the thread's number in /proc */
+    bool abandoned;                /* nobody waits for its end */
     uint64_t cpu_ns;               /* the thread's processor time when that was last read */
     _Atomic(td_watch *) watch;     /* who watches it, NULL: nobody */
     stack_t alternate;             /* for a stack that overflowed */

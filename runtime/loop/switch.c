@@ -112,6 +112,7 @@ void td_switch_to(td_fiber *fiber) {
     td_watch *watch = atomic_load_explicit(&thread->watch, memory_order_relaxed);
     thread->tsan = tsan_current();
     thread->current = fiber;
+    atomic_store_explicit(&thread->run_tag, fiber->tag, memory_order_relaxed);
     atomic_store(&thread->run_since_ns, since_ns); /* in order before the look at whether the watcher sleeps */
     if (watch) td_watch_awake(watch);
     asan_leaving(&thread->fake_stack, fiber->stack->low, td_stack_size(fiber->stack));

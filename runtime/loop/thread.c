@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* An object that a layer above keeps with the thread. */
 struct td_local {
@@ -159,16 +160,24 @@ static void wind_up(td_thread *thread) {
 
 /* ---- The beginning ---- */
 
+/* thread_free frees a thread whose loop is closed. */
+static void thread_free(td_thread *thread) {
+    pthread_mutex_destroy(&thread->mailbox.mutex);
+    free(thread);
+}
+
 /* thread_main is the OS thread. */
 static void *thread_main(void *arg) {
     td_thread *thread = arg;
     self_thread = thread;
     pthread_setname_np(pthread_self(), thread->name);
+    thread->os_id = (int)gettid();
     td_preempt_thread_open(thread);
     uv_run(&thread->loop, UV_RUN_DEFAULT);
     wind_up(thread);
     td_preempt_thread_close(thread);
     self_thread = NULL;
+    if (thread->abandoned) thread_free(thread);
     return NULL;
 }
 
@@ -190,12 +199,6 @@ static int os_start(td_thread *thread) {
     int rc = pthread_create(&thread->os, NULL, thread_main, thread);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;
-}
-
-/* thread_free frees a thread whose loop is closed. */
-static void thread_free(td_thread *thread) {
-    pthread_mutex_destroy(&thread->mailbox.mutex);
-    free(thread);
 }
 
 int td_thread_start(td_thread **out, const char *name, tidemill_error *err) {
@@ -221,13 +224,23 @@ int td_thread_start(td_thread **out, const char *name, tidemill_error *err) {
     return td_error_set(err, TIDEMILL_EIO, "a thread could not be started: %s", uv_strerror(rc));
 }
 
-void td_thread_stop(td_thread *thread) {
-    if (!thread) return;
-    assert(thread != td_thread_self());
+static void ask_to_stop(td_thread *thread, bool abandon) {
     pthread_mutex_lock(&thread->mailbox.mutex);
+    thread->abandoned = abandon;
     thread->mailbox.stopping = true;
     uv_async_send(&thread->mail);
     pthread_mutex_unlock(&thread->mailbox.mutex);
+}
+
+void td_thread_abandon(td_thread *thread) {
+    pthread_detach(thread->os);
+    ask_to_stop(thread, true);
+}
+
+void td_thread_stop(td_thread *thread) {
+    if (!thread) return;
+    assert(thread != td_thread_self());
+    ask_to_stop(thread, false);
     pthread_join(thread->os, NULL);
     thread_free(thread);
 }

@@ -6,22 +6,24 @@
 #include "private.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-#define LOOK_NS    (TD_QUANTUM_US * 1000 / 2)
-#define QUANTUM_NS (TD_QUANTUM_US * UINT64_C(1000))
+#define LOOK_NS    (TD_QUANTUM_MS * 1000000 / 2)
 #define IDLE_LOOKS 40 /* so many looks at nothing, and it sleeps */
 #define NS_PER_MS  UINT64_C(1000000)
 
 typedef struct watched {
     struct watched *next;
     td_thread *thread;
-    td_stuck_fn *stuck;
+    td_stuck_fn *stuck; /* NULL: nobody is told */
     void *arg;
-    uint64_t stuck_ms;
+    uint64_t quantum_ns, stuck_ms;
     uint64_t spell_ns; /* which run was looked at last, by its beginning */
     uint64_t told_ms;  /* of the spell: how long it had been when stuck was last called */
+    uint64_t cpu_ns;   /* of the thread, when the spell was first seen to be long */
 } watched;
 
 struct td_watch {
@@ -33,20 +35,50 @@ struct td_watch {
     _Atomic bool asleep;
 };
 
+/* cpu_of returns how much processor time a thread has had. */
+static uint64_t cpu_of(const td_thread *thread) {
+    clockid_t clock;
+    struct timespec t;
+    if (pthread_getcpuclockid(thread->os, &clock) != 0 || clock_gettime(clock, &t) != 0) return 0;
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* sleeps says whether a thread is in a system call that does not return. */
+static bool sleeps(const td_thread *thread) {
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread->os_id);
+    FILE *file = fopen(path, "r");
+    size_t n = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file) fclose(file);
+    text[n] = '\0';
+    const char *end = strrchr(text, ')');
+    return end && (end[2] == 'S' || end[2] == 'D');
+}
+
+/* is_stuck says whether a thread that has been with one fiber for so long was kept by that, rather than waiting for a
+   processor. */
+static bool is_stuck(const watched *w, uint64_t ms) {
+    return (cpu_of(w->thread) - w->cpu_ns) / NS_PER_MS >= ms / 2 || sleeps(w->thread);
+}
+
 /* look_at signals a thread whose fiber has run for a quantum. Returns whether it runs one. */
 static bool look_at(watched *w, uint64_t now_ns) {
     uint64_t since_ns = atomic_load_explicit(&w->thread->run_since_ns, memory_order_relaxed);
     if (since_ns == 0) return false;
+    if (now_ns < since_ns + w->quantum_ns) return true;
+    /* A thread that sleeps in a system call runs no Lua: to interrupt it would only make that call fail. */
+    if (now_ns < since_ns + 2 * w->quantum_ns || !sleeps(w->thread)) pthread_kill(w->thread->os, SIGURG);
+    if (!w->stuck) return true;
     if (since_ns != w->spell_ns) {
         w->spell_ns = since_ns;
         w->told_ms = 0;
+        w->cpu_ns = cpu_of(w->thread);
     }
-    if (now_ns < since_ns + QUANTUM_NS) return true;
-    pthread_kill(w->thread->os, SIGURG);
     uint64_t ms = (now_ns - since_ns) / NS_PER_MS;
-    if (w->stuck && ms >= w->told_ms + w->stuck_ms) {
+    if (ms >= w->told_ms + w->stuck_ms) {
+        int64_t tag = atomic_load_explicit(&w->thread->run_tag, memory_order_relaxed);
         w->told_ms = ms;
-        w->stuck(w->arg, ms);
+        if (is_stuck(w, ms)) w->stuck(w->arg, tag, ms);
     }
     return true;
 }
@@ -121,10 +153,13 @@ int td_watch_start(td_watch **out, tidemill_error *err) {
                         uv_strerror(uv_translate_sys_error(rc)));
 }
 
-int td_watch_add(td_watch *watch, td_thread *thread, uint64_t stuck_ms, td_stuck_fn *stuck, void *arg) {
+int td_watch_add(td_watch *watch, td_thread *thread, uint64_t quantum_ms, uint64_t stuck_ms, td_stuck_fn *stuck,
+                 void *arg) {
     watched *w = calloc(1, sizeof *w);
     if (!w) return TIDEMILL_EMEMORY;
-    *w = (watched){ .thread = thread, .stuck = stuck, .arg = arg, .stuck_ms = stuck_ms };
+    *w = (watched){
+        .thread = thread, .quantum_ns = quantum_ms * NS_PER_MS, .stuck_ms = stuck_ms, .stuck = stuck, .arg = arg
+    };
     pthread_mutex_lock(&watch->mutex);
     w->next = watch->first;
     watch->first = w;

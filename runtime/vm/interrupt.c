@@ -30,7 +30,7 @@ static void end_call(lua_State *L, td_state *state) {
 /* its_turn_is_over says whether a state that ticks has run for a quantum. */
 static bool its_turn_is_over(td_state *state) {
     uint64_t now_ns = td_now_ns();
-    if (now_ns - state->ticked_ns < TD_QUANTUM_US * UINT64_C(1000)) return false;
+    if (now_ns - state->ticked_ns < TD_QUANTUM_MS * UINT64_C(1000000)) return false;
     state->ticked_ns = now_ns;
     return true;
 }
