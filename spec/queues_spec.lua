@@ -94,11 +94,13 @@ end)
 describe("a queue", function()
     it("starts the lower priority first, then what was due first, then the lower id", function()
         folder:task("task", "")
+        folder:task("twin", "")
         folder:task("urgent", "", "priority = 0")
         folder:task("lazy", "", "priority = 50")
         db:query [[
+            select tidemill.enqueue('twin', tags => '{fourth}', schedule_in => '0.3 s');
             select tidemill.enqueue('task', tags => '{third}', schedule_in => '0.2 s');
-            select tidemill.enqueue('task', tags => '{second}', schedule_in => '0.1 s');
+            select tidemill.enqueue('twin', tags => '{second}', schedule_in => '0.1 s');
             select tidemill.enqueue_many('task', array_fill('{}'::jsonb, '{3}'), tags => '{first}');
             select tidemill.enqueue('lazy', tags => '{declared50}');
             select tidemill.enqueue('task', tags => '{given100}', priority => 100);
@@ -110,12 +112,24 @@ describe("a queue", function()
         ]]
         db:wait_for "not exists (select from tidemill.jobs where state <> 'available')"
         worker.start(db, folder, "--queue default=1")
-        db:wait_for(completed(12))
-        assert.equal("declared0 given0 first first first second third given1 given49 declared50 given51 given100",
-            order())
+        db:wait_for(completed(13))
+        assert.equal("declared0 given0 first first first second third fourth given1 given49 declared50 given51 "
+            .. "given100", order())
         local first = db:value [[select array_agg(id order by attempted_at) = array_agg(id order by id)
             from tidemill.jobs where tags = '{first}']]
         assert.equal("true", first)
+    end)
+
+    it("starts what is due at the same time by id, whatever the tasks", function()
+        folder:task("one", "")
+        folder:task("two", "")
+        db:query [[select tidemill.enqueue(task, schedule_at => at, tags => array[n::text])
+            from (select clock_timestamp() + interval '0.2 s' as at offset 0) t,
+                unnest('{two,one,one,two,one,two,two,one}'::text[]) with ordinality u(task, n) order by n]]
+        db:wait_for "not exists (select from tidemill.jobs where state <> 'available')"
+        worker.start(db, folder, "--queue default=1")
+        db:wait_for(completed(8))
+        assert.equal("1 2 3 4 5 6 7 8", order())
     end)
 
     it("starts a job that becomes due before those of a higher number that wait longer", function()

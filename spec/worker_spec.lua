@@ -94,6 +94,27 @@ describe("a worker that is killed", function()
     end)
 end)
 
+describe("a worker that was taken for dead", function()
+    local TAKEN = "this process was taken for dead and its jobs were given to others: those that run here are ended"
+
+    it("cannot record what it did, and works on as a new process", function()
+        enqueue_sleeping(5, 3)
+        local first = worker.start(db, folder, "--name first")
+        db:wait_for(in_state("running", 5))
+        first:signal "STOP"
+        local second = worker.start(db, folder, "--name second")
+        db:wait_for "(select count(*) from tidemill.jobs where state = 'running' and attempted_by = 'second') = 5"
+        first:signal "CONT" -- its jobs have slept long enough, those of the second have not
+        first:record { message = TAKEN }
+        db:wait_for(in_state("completed", 5))
+        assert.same({ ["lost 1, completed 1"] = 5 }, histories())
+        assert.equal("5", db:value [[select count(*) from tidemill.attempts where run = 2 and worker = 'second'
+            and finished_at - started_at >= '3 s']])
+        second:stop()
+        assert.equal("first", jobs.run(db, "'records'").attempted_by)
+    end)
+end)
+
 describe("a running job", function()
     for call, expected in pairs { cancel = { "cancelled", "cancelled" }, discard = { "dead", "discarded" } } do
         it("is stopped by tidemill." .. call, function()
@@ -110,6 +131,21 @@ describe("a running job", function()
             end
         end)
     end
+
+    it("is cancelled when its attempt ends, if it could not be stopped before", function()
+        folder:task("computes", [[
+            local stop = os.clock() + 0.5
+            while os.clock() < stop do end
+            error "failed"]])
+        worker.start(db, folder)
+        local id = jobs.enqueue(db, "'computes'")
+        db:wait_for(in_state("running", 1))
+        db:query(("select tidemill.cancel(%s, 'not today')"):format(id))
+        local job = jobs.rested(db, id)
+        assert.equal("cancelled", job.state)
+        assert.equal(1, #job.attempts)
+        assert.equal("0", db:value "select count(*) from tidemill.stop_request")
+    end)
 
     it("is stopped by the program", function()
         worker.start(db, folder)
@@ -141,6 +177,7 @@ describe("a large number of jobs", function()
         local shown = db:tidemill "queues --json"
         assert.matches('"completed": ?' .. MANY, shown)
         assert.equal(tostring(workers), db:value "select count(distinct worker) from tidemill.attempts")
+        db:wait_for "not exists (select from tidemill.lease)"
     end
 
     local function enqueue()

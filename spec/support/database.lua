@@ -157,10 +157,14 @@ function database.until_true(condition, seconds)
         do $wait$
         declare
             deadline constant timestamptz := clock_timestamp() + interval '%d seconds';
+            looked timestamptz;
         begin
-            while not coalesce((%s), false) loop
-                if clock_timestamp() > deadline then raise exception 'never happened'; end if;
-                perform pg_sleep(0.005);
+            loop
+                looked := clock_timestamp();
+                exit when coalesce((%s), false);
+                if looked > deadline then raise exception 'never happened'; end if;
+                -- Most of the time is left to those who are waited for.
+                perform pg_sleep(greatest(0.005, 4 * extract(epoch from clock_timestamp() - looked)));
                 perform pg_stat_clear_snapshot();
             end loop;
         end
