@@ -92,8 +92,8 @@ TIDEMILL_API void tidemill_close(tidemill_client *client);
    task's declaration, or else from the defaults named here. */
 typedef struct tidemill_options {
     int64_t schedule_in_ms;  /* run so much later; 0 to 100 years. Initially TIDEMILL_UNSET. */
-    int64_t schedule_at_us;  /* run at this time; a past one means now. Not together with schedule_in_ms.
-                                Initially TIDEMILL_UNSET. */
+    int64_t schedule_at_us;  /* run at this time, at most 100 years away; a past one means now. Not together with
+                                schedule_in_ms. Initially TIDEMILL_UNSET. */
     const char *queue;       /* 1 to 100 bytes. NULL: the declared queue, else "default". */
     int max_attempts;        /* 1 to 1000. TIDEMILL_UNSET_INT: declared, else 25. */
     int64_t unique_for_ms;   /* above 0, to 10 years: no second job of the same key is accepted until so long after
@@ -131,9 +131,11 @@ TIDEMILL_API int tidemill_enqueue_many(tidemill_client *client, const char *task
 
 /* tidemill_enqueue_tx is tidemill_enqueue on the caller's own connection, inside the transaction that is open on it:
    the job exists when, and only when, that transaction commits. connection is a PGconn, used during the call only.
-   An error other than INVALID leaves the transaction aborted, as any failed statement does; what is INVALID before the
-   database was asked leaves it as it was.
-   Errors: INVALID, CONNECT, DATABASE, SCHEMA, MEMORY. */
+   What the database refuses leaves the transaction aborted, as any failed statement does (sqlstate says that it did);
+   what is refused before the database was asked leaves it as it was. Where the transaction's snapshot is older than the
+   job that stands for a unique key (repeatable read, serializable), that is DATABASE with sqlstate 40001.
+   Errors: INVALID, STATE (no transaction is open, another statement runs, or the connection's encoding is not UTF-8),
+   CONNECT, DATABASE, SCHEMA, MEMORY. */
 TIDEMILL_API int tidemill_enqueue_tx(struct pg_conn *connection, const char *task, const char *args_json,
                                      const tidemill_options *options, tidemill_job *job,
                                      tidemill_error *error) TIDEMILL_MUST_CHECK;

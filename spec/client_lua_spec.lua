@@ -13,7 +13,7 @@ end)
 teardown(function() db:drop() end)
 
 before_each(function()
-    db:query "truncate orders; delete from tidemill.job; delete from tidemill.unique_job"
+    db:query "truncate orders; delete from tidemill.job; delete from tidemill.dead; delete from tidemill.unique_job"
     client = assert(tidemill.connect(db.url))
 end)
 

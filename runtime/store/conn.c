@@ -150,14 +150,9 @@ int td_conn_open(const char *url, PGconn **conn, tidemill_error *err) {
 }
 
 bool td_conn_alive(PGconn *conn) {
-    /* A server that goes away sends its reason first, so the end of the stream may be found by the second read only. */
-    for (int reads = 0; reads < 8; reads++) {
-        if (PQstatus(conn) != CONNECTION_OK) return false;
-        struct pollfd socket = { PQsocket(conn), POLLIN, 0 };
-        if (poll(&socket, 1, 0) <= 0) return true;
-        if (!PQconsumeInput(conn)) return false;
-    }
-    return PQstatus(conn) == CONNECTION_OK;
+    /* Not by reading on until the stream ends: that comes later than the farewell. */
+    struct pollfd socket = { PQsocket(conn), POLLIN, 0 };
+    return PQstatus(conn) == CONNECTION_OK && poll(&socket, 1, 0) == 0;
 }
 
 void td_conn_close(PGconn *conn) {

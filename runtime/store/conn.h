@@ -33,8 +33,8 @@ int td_conn_check_schema(struct pg_conn *conn, tidemill_error *err) TD_MUST_CHEC
    Errors: SCHEMA. */
 int td_conn_check_version(int version, tidemill_error *err) TD_MUST_CHECK;
 
-/* td_conn_alive says whether an idle connection is open still, as far as can be told without asking the server: it
-   reads what the server sent, which may have been a farewell. Never blocks. */
+/* td_conn_alive says whether an idle connection is open still, as far as can be told without asking the server. What a
+   server sends to an idle session is most likely its farewell, so that counts as the end, too. Never blocks. */
 bool td_conn_alive(struct pg_conn *conn);
 
 /* td_conn_run runs one statement and waits for its end: the text of sql/<name>, with n text parameters (NULL is null)
