@@ -165,6 +165,7 @@ while read -r file line language mark; do
     block "$scratch/blocks/$file" "$language" "$mark" >"$scratch/problem" 2>&1
     status=$?
     check "line $line: $language${mark:+, $mark}" good
+    ((status == 0)) || finish # each builds on those before it
 done <"$scratch/list"
 
 # ---- What is left to check in the end ----
