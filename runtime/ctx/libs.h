@@ -9,6 +9,7 @@
 
 #include <lua.h>
 
+int td_http_open(lua_State *L);    /* tidemill.http */
 int td_mail_open(lua_State *L);    /* tidemill.mail */
 int td_process_open(lua_State *L); /* tidemill.process */
 int td_pg_open(lua_State *L);      /* tidemill.pg; needs td_query_setup (runtime/store/query.h) on the thread */

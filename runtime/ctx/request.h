@@ -1,5 +1,5 @@
-/* request.h: what a call of enqueue asks for in Lua: the task, its arguments, the options. Also part of the Lua binding,
-   so that ctx:enqueue and client:enqueue take the same and refuse the same.
+/* request.h: what a call of enqueue asks for in Lua: the task, its arguments, the options. Also part of the Lua
+   binding, so that ctx:enqueue and client:enqueue take the same and refuse the same.
 
    Nothing here raises or allocates Lua memory, so a td_request may be an ordinary local. */
 #ifndef TD_REQUEST_H
@@ -12,8 +12,8 @@
 enum { TD_REQUEST_TAGS_MAX = 20 };
 
 typedef struct td_request {
-    const char *task;  /* Lua's, as are the texts of options and tags: they live as long as the values stay there */
-    td_buf args;       /* JSON; data is NULL where no arguments were given */
+    const char *task; /* Lua's, as are the texts of options and tags: they live as long as the values stay there */
+    td_buf args;      /* JSON; data is NULL where no arguments were given */
     tidemill_options options;
     const char *tags[TD_REQUEST_TAGS_MAX];
 } td_request;

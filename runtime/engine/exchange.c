@@ -1,11 +1,11 @@
-/* exchange.c: claiming and recording, in one round trip for both: what gathers while one is under way is the next batch.
-   So an idle system answers at once and a busy one batches, and no timer decides.
+/* exchange.c: claiming and recording, in one round trip for both: what gathers while one is under way is the next
+   batch. So an idle system answers at once and a busy one batches, and no timer decides.
 
    What is due: a queue's `due` says that there may be jobs that were not asked for. It is set by a notification, by the
    poll, by the timer for the next job that waits for its time, and stays set while a claim comes back full.
 
-   Falling asleep: enqueues notify only processes that are marked as asleep. A process marks itself when a claim has come
-   back short, and asks once more after that, since what was committed before its mark could be seen has notified
+   Falling asleep: enqueues notify only processes that are marked as asleep. A process marks itself when a claim has
+   come back short, and asks once more after that, since what was committed before its mark could be seen has notified
    nobody. It takes the mark back when its claims have come back full for a second.
 
    An exchange whose outcome is unknown is done again with the same batch, which changes nothing if it had taken effect;
@@ -116,8 +116,8 @@ static void note_stale(void *arg, int64_t id) {
     snprintf(text, sizeof text, "%" PRId64, id);
     const tidemill_field fields[] = { { "job", text, true } };
     atomic_fetch_add(&k->outcomes[TD_LOST], 1);
-    td_log_write(k->config.log, TIDEMILL_WARN, "the job was lost to another process before its end was recorded", fields,
-                 1);
+    td_log_write(k->config.log, TIDEMILL_WARN, "the job was lost to another process before its end was recorded",
+                 fields, 1);
 }
 
 /* least_loaded returns the executor with the fewest jobs of this keeper's. */
@@ -175,8 +175,10 @@ static void settle_queues(td_keeper *k, int room, const td_exchange *x, const td
         q->due = false;
     }
     if (x->marks != TD_MARKS_KEEP) k->marked = x->marks == TD_MARKS_SET;
-    if (came_short || room == 0) k->busy_ns = 0;
-    else if (k->busy_ns == 0) k->busy_ns = td_now_ns();
+    if (came_short || room == 0)
+        k->busy_ns = 0;
+    else if (k->busy_ns == 0)
+        k->busy_ns = td_now_ns();
     if (x->marks == TD_MARKS_SET || (came_short && !k->marked)) td_exchange_ask(k, NULL);
     if (room > 0 && reply->wait_ms >= 0 && reply->wait_ms < TD_POLL_MS) {
         uv_update_time(k->due.loop);
@@ -184,8 +186,8 @@ static void settle_queues(td_keeper *k, int room, const td_exchange *x, const td
     }
 }
 
-/* wanted_marks decides whether to change the marks with this exchange: before a claim that is likely to come back short,
-   which is one after a claim that did (busy_ns is 0 then). */
+/* wanted_marks decides whether to change the marks with this exchange: before a claim that is likely to come back
+   short, which is one after a claim that did (busy_ns is 0 then). */
 static int wanted_marks(const td_keeper *k, int room) {
     if (k->stopping) return TD_MARKS_KEEP;
     if (k->marked) return k->busy_ns && td_now_ns() - k->busy_ns > BUSY_NS ? TD_MARKS_CLEAR : TD_MARKS_KEEP;
@@ -196,7 +198,9 @@ static int wanted_marks(const td_keeper *k, int room) {
 
 /* describe fills in what is sent. */
 static void describe(td_keeper *k, int room, td_exchange *x) {
-    *x = (td_exchange){ .process = k->process, .token = k->lease->token, .tasks = k->tasks, .tasks_count = k->tasks_count };
+    *x = (td_exchange){
+        .process = k->process, .token = k->lease->token, .tasks = k->tasks, .tasks_count = k->tasks_count
+    };
     describe_endings(k, x);
     find_spent(k, x);
     x->marks = wanted_marks(k, room);
@@ -262,7 +266,8 @@ void td_exchange_fiber(void *arg) {
             pause_ms = 0;
             continue;
         }
-        if (pause_ms == 0) td_logf(k->config.log, TIDEMILL_ERROR, "jobs cannot be claimed or recorded: %s", err.message);
+        if (pause_ms == 0)
+            td_logf(k->config.log, TIDEMILL_ERROR, "jobs cannot be claimed or recorded: %s", err.message);
         td_keeper_pause(&pause_ms);
     }
     td_keeper_done(k);

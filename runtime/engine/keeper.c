@@ -4,9 +4,9 @@
      heart     says every two seconds that the process lives, and hears which jobs are to stop (heart.c)
      listener  hears that a queue has work, and has the exchange ask for it (heart.c)
 
-   A stop: claim no more; let running jobs end until the grace period is over, then end them; when all are recorded, sign
-   the process off. Where the database does not answer, a second timer ends the waiting: what is left is then found by
-   the other processes when the heartbeat has become old. */
+   A stop: claim no more; let running jobs end until the grace period is over, then end them; when all are recorded,
+   sign the process off. Where the database does not answer, a second timer ends the waiting: what is left is then found
+   by the other processes when the heartbeat has become old. */
 #include "../store/query.h"
 #include "private.h"
 #include "publish.h"
@@ -94,9 +94,10 @@ static void on_pulse(uv_timer_t *timer) {
     td_fiber_wake(k->heart);
     if (!k->alone && td_now_ns() - k->beat_ns > TD_ALONE_MS * UINT64_C(1000000)) {
         k->alone = true;
-        td_logf(k->config.log, TIDEMILL_ERROR,
-                "the database was out of reach for %d s: the running jobs are ended, since other processes may take them",
-                TD_ALONE_MS / 1000);
+        td_logf(
+            k->config.log, TIDEMILL_ERROR,
+            "the database was out of reach for %d s: the running jobs are ended, since other processes may take them",
+            TD_ALONE_MS / 1000);
         td_keeper_end_all(k, TD_LOST, "the process lost the database, and the job with it");
     }
 }
@@ -175,8 +176,9 @@ int td_keeper_start(td_keeper *k, tidemill_error *err) {
 
 static void on_give_up(uv_timer_t *timer) {
     td_keeper *k = timer->data;
-    td_logf(k->config.log, TIDEMILL_ERROR,
-            "the database did not answer while this process stopped: what it held is given back by the other processes");
+    td_logf(
+        k->config.log, TIDEMILL_ERROR,
+        "the database did not answer while this process stopped: what it held is given back by the other processes");
     td_keeper_done(k);
 }
 

@@ -27,8 +27,8 @@ typedef struct td_keeper_config {
     size_t executors_count;
 } td_keeper_config;
 
-/* td_keeper_new makes a keeper that does nothing yet, so that executors can name it. *config is copied; what it points to
-   must outlive the keeper. NULL without memory. */
+/* td_keeper_new makes a keeper that does nothing yet, so that executors can name it. *config is copied; what it points
+   to must outlive the keeper. NULL without memory. */
 td_keeper *td_keeper_new(const td_keeper_config *config);
 
 /* td_keeper_start registers the process, publishes its tasks, and begins to claim. Blocks until that is so.
@@ -38,8 +38,8 @@ int td_keeper_start(td_keeper *keeper, tidemill_error *err) TD_MUST_CHECK;
 /* td_keeper_ended takes a job that has ended, from an executor's thread: td_executor_config's ended. */
 void td_keeper_ended(void *keeper, td_job *job);
 
-/* td_keeper_stop claims no more, waits up to grace_ms for running jobs, ends the others, and gives them back. Blocks. Only
-   after a start that succeeded. */
+/* td_keeper_stop claims no more, waits up to grace_ms for running jobs, ends the others, and gives them back. Blocks.
+   Only after a start that succeeded. */
 void td_keeper_stop(td_keeper *keeper, int64_t grace_ms, tidemill_stopped *stopped);
 
 /* td_keeper_statistics fills all fields but workers. From any thread. */

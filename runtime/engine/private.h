@@ -41,19 +41,20 @@ struct td_keeper {
     pthread_mutex_t mutex;
     td_list arriving;
 
-    /* The exchange. A job is in `running` until it arrives, then in `ended`, then in the batch until that is recorded. */
+    /* The exchange. A job is in `running` until it arrives, then in `ended`, then in the batch until that is recorded.
+     */
     td_list running, ended;
     size_t running_count;
     td_job *batch[TD_BATCH_MAX];
     size_t batch_count;
-    int64_t unknown_token; /* of a claim whose answer was lost; 0: none */
+    int64_t unknown_token;           /* of a claim whose answer was lost; 0: none */
     td_ending endings[TD_BATCH_MAX]; /* what is sent, */
     int64_t spent[TD_BATCH_MAX];
     td_room *rooms;
     td_lease *lease; /* and what is claimed, until it is known to have succeeded */
     td_list claimed;
-    bool marked;           /* as asleep, so that enqueues notify */
-    uint64_t busy_ns;      /* since when every claim came back full; 0: it did not */
+    bool marked;      /* as asleep, so that enqueues notify */
+    uint64_t busy_ns; /* since when every claim came back full; 0: it did not */
     uv_timer_t poll, due;
 
     /* The heart and the listener. */
@@ -88,7 +89,8 @@ void td_keeper_end_all(td_keeper *keeper, td_outcome outcome, const char *why);
 /* td_keeper_done tells who waits for the stop that it is done. */
 void td_keeper_done(td_keeper *keeper);
 
-/* td_keeper_pause parks the running fiber before a further try: longer and longer up to a bound; *pause_ms begins as 0. */
+/* td_keeper_pause parks the running fiber before a further try: longer and longer up to a bound; *pause_ms begins as 0.
+ */
 void td_keeper_pause(int64_t *pause_ms);
 
 /* td_keeper_job_free frees a job whose end was recorded, or that nobody will record. */

@@ -35,8 +35,9 @@ static int check_config(const tidemill_config *c, tidemill_error *err) {
         return td_error_field(err, "handlers", "handlers: nothing was given; give the folder of the handlers");
     }
     if (c->threads < 0 || c->threads > TD_EXECUTORS_MAX) {
-        return td_error_field(err, "threads", "threads: %d is not allowed; give 1 to %d, or 0 for one for each processor",
-                              c->threads, TD_EXECUTORS_MAX);
+        return td_error_field(err, "threads",
+                              "threads: %d is not allowed; give 1 to %d, or 0 for one for each processor", c->threads,
+                              TD_EXECUTORS_MAX);
     }
     if (c->grace_ms < 0 || c->grace_ms > GRACE_MAX_MS) {
         return td_error_field(err, "grace_ms", "grace_ms: %lld is not allowed; give 0 to %lld (a day)",
@@ -65,11 +66,12 @@ static int add_queue(tidemill_runtime *r, const char *name, int workers, tidemil
 static int check_queue(const tidemill_runtime *r, const tidemill_queue *q, tidemill_error *err) {
     size_t len = q->name ? strlen(q->name) : 0;
     if (len == 0 || len > QUEUE_MAX || !td_utf8_valid(q->name, len)) {
-        return td_error_field(err, "queues", "queues: a name is empty, too long or not UTF-8; give 1 to %d bytes", QUEUE_MAX);
+        return td_error_field(err, "queues", "queues: a name is empty, too long or not UTF-8; give 1 to %d bytes",
+                              QUEUE_MAX);
     }
     if (q->workers < 1 || q->workers > WORKERS_MAX) {
-        return td_error_field(err, "queues", "queues: %d workers for %s are not allowed; give 1 to %d", q->workers, q->name,
-                              WORKERS_MAX);
+        return td_error_field(err, "queues", "queues: %d workers for %s are not allowed; give 1 to %d", q->workers,
+                              q->name, WORKERS_MAX);
     }
     if (find_queue(r, q->name)) {
         return td_error_field(err, "queues", "queues: %s is given twice; give each queue once", q->name);
