@@ -108,7 +108,12 @@ int td_ctx_push(lua_State *L) {
 }
 
 const td_module td_ctx_modules[] = {
-    { "tidemill", td_value_open },           { "tidemill.http", td_http_open }, { "tidemill.mail", td_mail_open },
-    { "tidemill.process", td_process_open }, { "tidemill.pg", td_pg_open },
+    { NULL, td_io_open },
+    { NULL, td_os_open },
+    { "tidemill", td_value_open },
+    { "tidemill.http", td_http_open },
+    { "tidemill.mail", td_mail_open },
+    { "tidemill.process", td_process_open },
+    { "tidemill.pg", td_pg_open },
 };
 const size_t td_ctx_modules_count = TD_COUNT(td_ctx_modules);

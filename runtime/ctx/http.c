@@ -35,7 +35,8 @@ static void request_free(td_transfer *transfer) {
 }
 
 /* ---- Options. What is misspelt or of a wrong type raises; the readers return 0, or -1 with the failure set for what
-   may come from the job's data. The options are at stack index OPTIONS, and what they refer to stays alive at HELD. ---- */
+   may come from the job's data. The options are at stack index OPTIONS, and what they refer to stays alive at HELD.
+   ---- */
 
 enum { REQUEST = 1, OPTIONS = 2, HELD = 3 };
 
@@ -79,8 +80,8 @@ static const char *get_text(lua_State *L, request *r, const char *name, bool *re
 }
 
 static void check_names(lua_State *L) {
-    static const char *const names[] = { "url",   "method",   "headers",  "body",    "timeout", "max_size", "follow", "to_file",
-                                         "proxy", "ca_file", "user", "password", "verify",  NULL };
+    static const char *const names[] = { "url",     "method", "headers", "body", "timeout",  "max_size", "follow",
+                                         "to_file", "proxy",  "ca_file", "user", "password", "verify",   NULL };
     lua_pushnil(L);
     while (lua_next(L, OPTIONS)) {
         lua_pop(L, 1);
@@ -103,7 +104,8 @@ static int read_url(lua_State *L, request *r) {
         return refuse(r, "url: %.200s is not allowed; give http://... or https://...", url);
     }
     for (const char *p = url; *p; p++) {
-        if ((unsigned char)*p <= ' ' || *p == 127) return refuse(r, "url: %s", "spaces and control characters are not allowed; encode them as %XX");
+        if ((unsigned char)*p <= ' ' || *p == 127)
+            return refuse(r, "url: %s", "spaces and control characters are not allowed; encode them as %XX");
     }
     return set(r, curl_easy_setopt(r->transfer.easy, CURLOPT_URL, url));
 }
@@ -159,7 +161,8 @@ static int check_header(request *r, const char *name, size_t name_len, const cha
         return refuse(r, "headers: %s", "the name of a header is up to 100 letters, digits and dashes");
     }
     for (size_t i = 0; i < TD_COUNT(own); i++) {
-        if (strcasecmp(name, own[i]) == 0) return refuse(r, "headers: %s is not allowed; it is set from the body", name);
+        if (strcasecmp(name, own[i]) == 0)
+            return refuse(r, "headers: %s is not allowed; it is set from the body", name);
     }
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)value[i];
@@ -259,7 +262,8 @@ static int read_call(lua_State *L, request *r) {
     int rc = read_method(L, r, body != NULL);
     if (rc < 0) return rc;
     bool get = !body && strcmp(r->method, "GET") == 0, head = !body && strcmp(r->method, "HEAD") == 0;
-    bool post = strcmp(r->method, "POST") == 0, sends = post || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "PATCH") == 0;
+    bool post = strcmp(r->method, "POST") == 0,
+         sends = post || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "PATCH") == 0;
     if (body || sends) rc = set_body(r, body ? body : "", len);
     if (rc == 0 && head) rc = set(r, curl_easy_setopt(easy, CURLOPT_NOBODY, 1L));
     if (rc == 0 && !get && !head && !post) rc = set(r, curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, r->method));
@@ -272,7 +276,8 @@ static int read_call(lua_State *L, request *r) {
     if ((type != LUA_TNIL && type != LUA_TBOOLEAN && type != LUA_TNUMBER) || follow < 0 || follow > REDIRECTS_MAX)
         return luaL_error(L, HTTP ": follow: give the number of redirects to follow, 0 to %d, or false", REDIRECTS_MAX);
     if (follow > 0 && !get && !head && !post)
-        return luaL_error(L, HTTP ": follow: redirects of a %s are not followed; look at the response's location", r->method);
+        return luaL_error(L, HTTP ": follow: redirects of a %s are not followed; look at the response's location",
+                          r->method);
     lua_pop(L, 1);
     if (follow > 0) rc = set(r, curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L));
     return rc < 0 ? rc : set(r, curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)follow));
@@ -331,8 +336,8 @@ static int call_with(lua_State *L, lua_CFunction fn, void *arg, int n) {
     return lua_pcall(L, n + 1, 1, 0);
 }
 
-/* perform makes the request by the options at index 1, with an empty table at 2. Returns Lua's status, with the response
-   or an error on top of the stack; *done is whether there is a response. */
+/* perform makes the request by the options at index 1, with an empty table at 2. Returns Lua's status, with the
+   response or an error on top of the stack; *done is whether there is a response. */
 static int perform(lua_State *L, request *r, bool *done) {
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
@@ -413,20 +418,20 @@ static int l_post(lua_State *L) {
      body      a string. Its Content-Type is in headers, or there is none.
      timeout   seconds for all of it; 30 unless given
      max_size  bytes that the body may have; 16 MiB unless given, 1 GiB in a file
-     follow    how many redirects to follow, to http and https only; 10 unless given, false is 0. GET, HEAD and POST only
-               (after 301, 302 and 303 a POST becomes a GET); the redirects of other methods are answers.
-     to_file   a path: the body of a successful answer (2xx) is written there, and response.file is the path. The file
-               appears when it is whole; a failure leaves what was there before. Other answers have a body.
-     proxy     http://host:port, https://, socks5://, socks5h://; false: none. Unless given, the environment's
-               (http_proxy, https_proxy, no_proxy).
-     ca_file   certificates to trust, in place of the system's; verify = false trusts anybody
-     user, password   for Basic authentication; kept from other hosts when a redirect leads there
-   status is a number; headers a table by names in lower case, several of one name joined by ", " (set-cookie: by "\n");
-   body a string; url the last one that was asked. Codes: invalid, connect, timeout, tls, limit (max_size, follow),
-   denied, memory, io. What is misspelt or of a wrong type raises.
+     follow    how many redirects to follow, to http and https only; 10 unless given, false is 0. GET, HEAD and POST
+   only (after 301, 302 and 303 a POST becomes a GET); the redirects of other methods are answers. to_file   a path: the
+   body of a successful answer (2xx) is written there, and response.file is the path. The file appears when it is whole;
+   a failure leaves what was there before. Other answers have a body. proxy     http://host:port, https://, socks5://,
+   socks5h://; false: none. Unless given, the environment's (http_proxy, https_proxy, no_proxy). ca_file   certificates
+   to trust, in place of the system's; verify = false trusts anybody user, password   for Basic authentication; kept
+   from other hosts when a redirect leads there status is a number; headers a table by names in lower case, several of
+   one name joined by ", " (set-cookie: by "\n"); body a string; url the last one that was asked. Codes: invalid,
+   connect, timeout, tls, limit (max_size, follow), denied, memory, io. What is misspelt or of a wrong type raises.
    get(url, options) and post(url, body, options) are request with these set. */
 int td_http_open(lua_State *L) {
-    static const luaL_Reg functions[] = { { "request", l_request }, { "get", l_get }, { "post", l_post }, { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "request", l_request }, { "get", l_get }, { "post", l_post }, { NULL, NULL }
+    };
     luaL_newlib(L, functions);
     return 1;
 }

@@ -17,14 +17,14 @@ typedef struct td_response {
     bool full;   /* the transfer is paused */
     td_buf head; /* the header lines of the last answer */
     char *path, *part;
-    int fd; /* of part; -1: none */
+    int fd;        /* of part; -1: none */
     bool received; /* whole */
     bool failed;
     td_failure failure; /* when failed, and of td_response_receive */
 } td_response;
 
-/* td_response_init makes a zeroed response the receiver of a transfer that was begun; td_response_fini frees what it has,
-   and removes the file if td_response_finish has not made it whole. Failure: memory, in r->failure. */
+/* td_response_init makes a zeroed response the receiver of a transfer that was begun; td_response_fini frees what it
+   has, and removes the file if td_response_finish has not made it whole. Failure: memory, in r->failure. */
 int td_response_init(td_response *r, td_transfer *transfer) TD_MUST_CHECK;
 void td_response_fini(td_response *r);
 

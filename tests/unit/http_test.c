@@ -5,7 +5,7 @@ enum { MANY = 100, AT_ONCE = 500 };
 
 /* arg is the port. The script's get and request begin urls that are paths with the server's; show tells what came. */
 #define HTTP                                                                                                           \
-    "local http = require 'tidemill.http'; local port, number = ...; local base = 'http://127.0.0.1:' .. port "         \
+    "local http = require 'tidemill.http'; local port, number = ...; local base = 'http://127.0.0.1:' .. port "        \
     "local function show(r, message, code) if not r then return code .. ': ' .. message end "                          \
     "return r.status .. ' ' .. tostring(r.body) end "                                                                  \
     "local function request(o) o.url = o.url or base .. o.path; o.path = nil return http.request(o) end "              \
@@ -42,7 +42,8 @@ static void a_get_returns_status_headers_body_and_url(void **state) {
     ASSERT_RUN(*state, HTTP "return show(get('/status/200'))", plain.port, "200 status 200");
     ASSERT_RUN(*state, HTTP "return show(get('/status/404'))", plain.port, "404 status 404");
     ASSERT_RUN(*state, HTTP "return show(get('/size/0'))", plain.port, "200 ");
-    ASSERT_RUN(*state, HTTP "local r = get('/size/3') return r.url == base .. '/size/3' and r.headers['content-length']",
+    ASSERT_RUN(*state,
+               HTTP "local r = get('/size/3') return r.url == base .. '/size/3' and r.headers['content-length']",
                plain.port, "3");
     ASSERT_RUN(*state, HTTP "return (get('/echo/a?b=c%20d#e').body:gsub(port, 'PORT'))", plain.port,
                "GET /echo/a?b=c%20d\naccept: */*\nhost: 127.0.0.1:PORT\nuser-agent: tidemill/" TIDEMILL_VERSION "\n\n");
@@ -77,8 +78,9 @@ static void methods_bodies_and_headers_go_out_as_given(void **state) {
 
 static void headers_of_the_answer_come_by_their_names_in_lower_case(void **state) {
     ASSERT_RUN(*state,
-               HTTP "local h = get('/cookies').headers return h['set-cookie'] .. '|' .. h['x-two'] .. '|' .. h['x-empty'] "
-                    ".. '|' .. tostring(h['Set-Cookie'])",
+               HTTP
+               "local h = get('/cookies').headers return h['set-cookie'] .. '|' .. h['x-two'] .. '|' .. h['x-empty'] "
+               ".. '|' .. tostring(h['Set-Cookie'])",
                plain.port, "a=1, b\nc=2|one, two||nil");
 }
 
@@ -87,8 +89,9 @@ static void a_body_of_any_size_arrives_whole(void **state) {
     ASSERT_RUN(t, HTTP "return #get('/size/10000000').body", plain.port, "10000000");
     ASSERT_RUN(t, HTTP "local r = get('/chunked/5000001') return #r.body .. tostring(r.body:find('[^x]'))", plain.port,
                "5000001nil");
-    ASSERT_RUN(t, HTTP "return http.post(base .. '/echo', ('y'):rep(3000000)).body:match('\\n\\n(y+)$') == "
-                       "('y'):rep(3000000)",
+    ASSERT_RUN(t,
+               HTTP "return http.post(base .. '/echo', ('y'):rep(3000000)).body:match('\\n\\n(y+)$') == "
+                    "('y'):rep(3000000)",
                plain.port, "true");
 }
 
@@ -98,7 +101,8 @@ static void redirects_are_followed_within_bounds(void **state) {
     lib *t = *state;
     ASSERT_RUN(t, HTTP "local r = get('/to/302/' .. '/status/201') return r.status .. r.url:sub(#base + 1)", plain.port,
                "201/status/201");
-    ASSERT_RUN(t, HTTP "return show(get('/to/302/' .. '/status/201', { follow = false }))", plain.port, "302 elsewhere");
+    ASSERT_RUN(t, HTTP "return show(get('/to/302/' .. '/status/201', { follow = false }))", plain.port,
+               "302 elsewhere");
     ASSERT_RUN(t, HTTP "return show(get('/to/302/' .. '/to/302/' .. '/status/201', { follow = 1 }))", plain.port,
                "limit: Maximum (1) redirects followed");
     ASSERT_RUN(t, HTTP "return show(get('/loop'))", plain.port, "limit: Maximum (10) redirects followed");
@@ -216,7 +220,8 @@ static void outside_a_job_it_raises(void **state) {
 static void failures_are_told_apart(void **state) {
     lib *t = *state;
     assert_contains(t, HTTP "return show(get('/hang', { timeout = 0.2 }))", plain.port, "timeout: Operation timed out");
-    assert_contains(t, HTTP "return show(get('/stall', { timeout = 0.2 }))", plain.port, "timeout: Operation timed out");
+    assert_contains(t, HTTP "return show(get('/stall', { timeout = 0.2 }))", plain.port,
+                    "timeout: Operation timed out");
     assert_contains(t, HTTP "return show(http.get('http://127.0.0.1:1/'))", plain.port, "connect: Failed to connect");
     assert_contains(t, HTTP "return show(http.get('http://no-such-host.invalid/'))", plain.port,
                     "connect: Could not resolve host");
@@ -244,7 +249,8 @@ static void a_body_goes_to_a_file(void **state) {
     char script[1000], path[100];
     snprintf(path, sizeof path, "%s/out", t->dir);
     snprintf(script, sizeof script,
-             HTTP "local r = get('/chunked/20000000', { to_file = '%s' }) return r.status .. tostring(r.body) .. r.file",
+             HTTP
+             "local r = get('/chunked/20000000', { to_file = '%s' }) return r.status .. tostring(r.body) .. r.file",
              path);
     char expected[200];
     snprintf(expected, sizeof expected, "200nil%s", path);
@@ -282,9 +288,8 @@ static void a_failure_leaves_no_part_of_a_file(void **state) {
     fputs("before", f);
     fclose(f);
     for (size_t i = 0; i < TD_COUNT(cases); i++) {
-        snprintf(script, sizeof script,
-                 HTTP "return show(get('%s', { to_file = '%s', timeout = 0.3, max_size = %s }))", cases[i][0], path,
-                 i == 2 ? "1000" : "1000000");
+        snprintf(script, sizeof script, HTTP "return show(get('%s', { to_file = '%s', timeout = 0.3, max_size = %s }))",
+                 cases[i][0], path, i == 2 ? "1000" : "1000000");
         assert_contains(t, script, plain.port, cases[i][1]);
         assert_int_equal(files(t), 1);
         char *text = file_text(t, "out");
@@ -313,8 +318,8 @@ static void certificates_are_checked(void **state) {
     server_start(&s, "http_server.py", "tls");
     assert_contains(t, HTTP "return show(http.get('https://127.0.0.1:' .. port .. '/status/200'))", s.port,
                     "tls: SSL certificate problem: self-signed certificate");
-    ASSERT_RUN(t, HTTP "return show(http.get('https://127.0.0.1:' .. port .. '/status/200', { verify = false }))", s.port,
-               "200 status 200");
+    ASSERT_RUN(t, HTTP "return show(http.get('https://127.0.0.1:' .. port .. '/status/200', { verify = false }))",
+               s.port, "200 status 200");
     snprintf(script, sizeof script,
              HTTP "return #http.get('https://127.0.0.1:' .. port .. '/size/3000000', { ca_file = '%s/cert.pem' }).body",
              s.t.dir);
@@ -403,7 +408,8 @@ static void jobs_are_dropped_at_every_moment(void **state) {
     ASSERT_RUN(t, HTTP "return show(get('/status/200'))", plain.port, "200 status 200");
     int before = open_files();
     for (int i = 0; i < MANY; i++) {
-        job *j = job_start(t, HTTP "while true do get('/chunked/300000') get('/to/302//size/100000') end", plain.port, 0);
+        job *j =
+            job_start(t, HTTP "while true do get('/chunked/300000') get('/to/302//size/100000') end", plain.port, 0);
         for (int k = 0; k < i; k++) lib_on_thread(t, nothing, NULL);
         if (i % 4 == 0) usleep((unsigned)i * 100);
         job_drop(j);
@@ -425,8 +431,7 @@ static void many_wait_at_the_same_time_on_one_thread(void **state) {
     lib *t = *state;
     job **jobs = calloc(AT_ONCE, sizeof *jobs);
     uint64_t begun = td_now_ns();
-    for (int i = 0; i < AT_ONCE; i++)
-        jobs[i] = job_start(t, HTTP "return show(get('/slow/200'))", plain.port, i);
+    for (int i = 0; i < AT_ONCE; i++) jobs[i] = job_start(t, HTTP "return show(get('/slow/200'))", plain.port, i);
     for (int i = 0; i < AT_ONCE; i++) {
         job_wait(jobs[i]);
         assert_string_equal(jobs[i]->text, "200 ok");

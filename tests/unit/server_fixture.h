@@ -1,5 +1,5 @@
-/* server_fixture.h: for tests with a server beside them: a Python program in this folder that is started with a folder of
-   its own and a mode, writes its port to the file "port" there, and ends when its standard input does. */
+/* server_fixture.h: for tests with a server beside them: a Python program in this folder that is started with a folder
+   of its own and a mode, writes its port to the file "port" there, and ends when its standard input does. */
 #ifndef SERVER_FIXTURE_H
 #define SERVER_FIXTURE_H
 
