@@ -120,15 +120,23 @@ static bool make_pipe(int ends[2], int ours) {
 
 /* ---- Starting ---- */
 
-/* set_actions says what the child's descriptors are. Returns an error number. */
+/* set_action says what one of the child's descriptors is. */
+static int set_action(posix_spawn_file_actions_t *actions, int fd, td_child_io kind, int pipe_end) {
+    switch (kind) {
+    case TD_CHILD_PIPE:
+        return posix_spawn_file_actions_adddup2(actions, pipe_end, fd);
+    case TD_CHILD_OURS:
+        return 0;
+    default:
+        return posix_spawn_file_actions_addopen(actions, fd, "/dev/null", fd == 0 ? O_RDONLY : O_WRONLY, 0);
+    }
+}
+
+/* set_actions says what all of them are. Returns an error number. */
 static int set_actions(posix_spawn_file_actions_t *actions, const td_command *command, int in, int out, int err) {
-    int rc;
-    if (command->input)
-        rc = posix_spawn_file_actions_adddup2(actions, in, 0);
-    else
-        rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
-    if (!rc) rc = posix_spawn_file_actions_adddup2(actions, out, 1);
-    if (!rc) rc = posix_spawn_file_actions_adddup2(actions, err, 2);
+    int rc = set_action(actions, 0, command->in, in);
+    if (!rc) rc = set_action(actions, 1, command->out, out);
+    if (!rc) rc = set_action(actions, 2, command->err, err);
     if (!rc) rc = posix_spawn_file_actions_addclosefrom_np(actions, 3);
     if (!rc && command->cwd) rc = posix_spawn_file_actions_addchdir_np(actions, command->cwd);
     return rc;
@@ -211,7 +219,8 @@ int td_child_start(td_child *child, const td_command *command, td_failure *failu
         rc = td_failure_memory(failure);
         goto out;
     }
-    if ((command->input && !make_pipe(in, 1)) || !make_pipe(out, 0) || !make_pipe(err, 0)) {
+    if ((command->in == TD_CHILD_PIPE && !make_pipe(in, 1)) || (command->out == TD_CHILD_PIPE && !make_pipe(out, 0)) ||
+        (command->err == TD_CHILD_PIPE && !make_pipe(err, 0))) {
         rc = td_failure_set(failure, "io", "pipes could not be made: %s", strerror(errno));
         goto out;
     }
@@ -242,6 +251,15 @@ bool td_child_ended(td_child *child) {
     int rc = waitid(P_PID, (id_t)child->pid, &info, WEXITED | WNOHANG | WNOWAIT);
     child->lost = rc < 0 && errno == ECHILD;
     return child->lost || (rc == 0 && info.si_pid == child->pid);
+}
+
+int td_child_wait(td_child *child, uint64_t deadline_ns, td_failure *failure) {
+    tidemill_error err;
+    while (!td_child_ended(child)) {
+        int rc = td_wait_fd(child->pidfd, UV_READABLE, deadline_ns, NULL, &err);
+        if (rc < 0) return td_failure_error(failure, &err);
+    }
+    return 0;
 }
 
 /* ---- Its end ---- */

@@ -18,16 +18,23 @@ typedef struct td_child {
     td_grave *grave;
 } td_child;
 
+/* What one of a child's standard descriptors is: /dev/null, a pipe to us, or what ours is. */
+typedef enum td_child_io { TD_CHILD_NULL, TD_CHILD_PIPE, TD_CHILD_OURS } td_child_io;
+
 /* What to start: all of it is used during the call only. */
 typedef struct td_command {
     char *const *argv, *const *envp;
     const char *cwd; /* NULL: where we are */
-    bool input;      /* whether there is a pipe to its standard input; else it is /dev/null */
+    td_child_io in, out, err;
 } td_command;
 
 /* td_child_start starts a program, found by PATH, with default signal handling and no descriptor but the standard
    three. Failures: not_found, io, memory; then *child is {0} and nothing is left. */
 int td_child_start(td_child *child, const td_command *command, td_failure *failure) TD_MUST_CHECK;
+
+/* td_child_wait parks the running fiber until the child has ended, or deadline_ns (UINT64_MAX: none). Failures:
+   timeout, io, memory. */
+int td_child_wait(td_child *child, uint64_t deadline_ns, td_failure *failure) TD_MUST_CHECK;
 
 /* td_child_ended says whether it has ended. It stays unreaped, so its process group can still be named. */
 bool td_child_ended(td_child *child);

@@ -24,7 +24,8 @@ void td_ctx_forget(td_ctx *ctx);
 /* td_ctx_push is td_state_call's push_ctx: argument 1 is the td_ctx as a light userdata. Returns ctx. */
 int td_ctx_push(lua_State *L);
 
-/* The modules of every worker's state: tidemill, tidemill.mail, tidemill.process, tidemill.pg. Static memory. */
+/* The modules of every worker's state: its io and os, tidemill, tidemill.http, tidemill.mail, tidemill.process,
+ * tidemill.pg. Static memory. */
 extern const td_module td_ctx_modules[];
 extern const size_t td_ctx_modules_count;
 

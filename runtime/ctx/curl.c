@@ -4,6 +4,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+/* How many connections a thread keeps for later transfers. */
+enum { IDLE_MAX = 64 };
+
 /* A thread's libcurl. */
 typedef struct driver {
     CURLM *multi;
@@ -137,6 +140,7 @@ static driver *driver_new(td_thread *thread) {
     curl_multi_setopt(d->multi, CURLMOPT_SOCKETDATA, d);
     curl_multi_setopt(d->multi, CURLMOPT_TIMERFUNCTION, set_timer);
     curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
+    curl_multi_setopt(d->multi, CURLMOPT_MAXCONNECTS, (long)IDLE_MAX);
     if (td_thread_set_local(thread, &driver_key, d, driver_free) == 0) return d;
     driver_free(d);
     return NULL;
@@ -188,6 +192,8 @@ static const char *code_of(CURLcode result) {
         return "invalid";
     case CURLE_OUT_OF_MEMORY:
         return "memory";
+    case CURLE_TOO_MANY_REDIRECTS:
+        return "limit";
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
@@ -210,18 +216,27 @@ static const char *code_of(CURLcode result) {
     }
 }
 
-int td_curl_perform(td_transfer *transfer, td_failure *failure) {
+int td_curl_start(td_transfer *transfer, td_failure *failure) {
     driver *d = driver_get();
     CURLMcode added = d ? curl_multi_add_handle(d->multi, transfer->easy) : CURLM_OUT_OF_MEMORY;
-    if (added != CURLM_OK) {
-        return td_failure_set(failure, added == CURLM_OUT_OF_MEMORY ? "memory" : "io", "%s",
-                              curl_multi_strerror(added));
+    if (added == CURLM_OK) {
+        transfer->multi = d->multi;
+        return 0;
     }
-    transfer->multi = d->multi;
-    while (!transfer->done) td_fiber_park();
+    return td_failure_set(failure, added == CURLM_OUT_OF_MEMORY ? "memory" : "io", "%s", curl_multi_strerror(added));
+}
+
+int td_curl_result(const td_transfer *transfer, td_failure *failure) {
     if (transfer->result == CURLE_OK) return 0;
     const char *text = transfer->text[0] ? transfer->text : curl_easy_strerror(transfer->result);
     return td_failure_set(failure, code_of(transfer->result), "%s", text);
+}
+
+int td_curl_perform(td_transfer *transfer, td_failure *failure) {
+    int rc = td_curl_start(transfer, failure);
+    if (rc < 0) return rc;
+    while (!transfer->done) td_fiber_park();
+    return td_curl_result(transfer, failure);
 }
 
 void td_curl_end(td_transfer *transfer) {

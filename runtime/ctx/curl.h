@@ -28,10 +28,17 @@ typedef struct td_transfer {
    Failure: memory; then the transfer was freed. */
 int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer), td_failure *failure) TD_MUST_CHECK;
 
+/* td_curl_start begins the transfer as its easy handle says. The fiber is woken when it is `done`; libcurl's callbacks
+   run on the loop meanwhile, and may wake the fiber for what they have. Failures: memory, io. */
+int td_curl_start(td_transfer *transfer, td_failure *failure) TD_MUST_CHECK;
+
+/* td_curl_result says what came of a transfer that is done. Failures: as td_curl_perform's. */
+int td_curl_result(const td_transfer *transfer, td_failure *failure) TD_MUST_CHECK;
+
 /* td_curl_perform runs the transfer as its easy handle says, and parks until it has ended; its result is kept. Then
    curl_easy_getinfo tells more, and curl_easy_send and _recv work if it was CURLOPT_CONNECT_ONLY.
-   Failures: invalid, connect, timeout, tls, denied (of a user or password), memory, io; the message is in libcurl's
-   words. */
+   Failures: invalid, connect, timeout, tls, denied (of a user or password), limit (of redirects), memory, io; the
+   message is in libcurl's words. */
 int td_curl_perform(td_transfer *transfer, td_failure *failure) TD_MUST_CHECK;
 
 /* td_curl_end takes the transfer back from its fiber, closes it and frees it. */

@@ -353,7 +353,13 @@ static int l_run(lua_State *L) {
     lua_settop(L, 2);
     luaL_checkstack(L, 10, RUN);
     options o = read_options(L);
-    td_command command = { read_argv(L), NULL, o.cwd, o.input != NULL };
+    td_command command = {
+        .argv = read_argv(L),
+        .cwd = o.cwd,
+        .in = o.input ? TD_CHILD_PIPE : TD_CHILD_NULL,
+        .out = TD_CHILD_PIPE,
+        .err = TD_CHILD_PIPE,
+    };
     command.envp = read_env(L, 3);
     luaL_checkstack(L, 10, RUN);
     return perform(L, &command, &o);

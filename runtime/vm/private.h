@@ -38,6 +38,7 @@ struct td_state {
     td_handlers *set;     /* counted */
     td_state_task *tasks; /* as many as the set has */
     void *user;
+    td_list owned; /* td_own */
 
     /* The end that a handler asked for (td_state_end). ends counts them for ever; base is its value when the current
        call began. While ends > base the handler is being unwound, and a protected call that was entered before passes

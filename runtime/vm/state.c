@@ -114,6 +114,7 @@ td_state *td_state_make(td_handlers *set, size_t memory_limit) {
     }
     for (size_t i = 0; i < set->tasks_count; i++) tasks[i] = (td_state_task){ LUA_NOREF, LUA_NOREF };
     td_arena_init(&state->arena, memory_limit);
+    td_list_init(&state->owned);
     state->set = td_handlers_ref(set);
     state->tasks = tasks;
     return state;
@@ -149,6 +150,10 @@ int td_state_new(td_handlers *set, const td_module *modules, size_t modules_coun
 
 void td_state_drop(td_state *state) {
     if (!state) return;
+    for (td_list *link; (link = td_list_shift(&state->owned));) {
+        td_own *own = td_container(link, td_own, link);
+        own->free_fn(own);
+    }
     td_arena_destroy(&state->arena);
     td_handlers_unref(state->set);
     free(state->tasks);
@@ -206,6 +211,15 @@ td_state *td_state_of(lua_State *L) {
     td_state *state = lua_touserdata(L, -1);
     lua_pop(L, 1);
     return state;
+}
+
+void td_state_own(td_state *state, td_own *own, void (*free_fn)(td_own *own)) {
+    own->free_fn = free_fn;
+    td_list_unshift(&state->owned, &own->link);
+}
+
+void td_own_take(td_own *own) {
+    td_list_remove(&own->link);
 }
 
 void td_state_set_user(td_state *state, void *user) {

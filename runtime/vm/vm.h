@@ -101,6 +101,17 @@ td_state *td_state_of(lua_State *L);
 void td_state_set_user(td_state *state, void *user);
 void *td_state_user(const td_state *state);
 
+/* What a state owns beyond its Lua memory (an open file). Embedded in a heap structure, which free_fn frees: it runs
+   when the state is freed or dropped, on that thread, the last owned first, and may not call Lua. */
+typedef struct td_own {
+    td_list link;
+    void (*free_fn)(struct td_own *own);
+} td_own;
+
+/* td_state_own gives a record to a state; td_own_take takes it back (without freeing it). */
+void td_state_own(td_state *state, td_own *own, void (*free_fn)(td_own *own));
+void td_own_take(td_own *own);
+
 /* How an attempt ended. */
 typedef enum td_outcome {
     TD_COMPLETED,

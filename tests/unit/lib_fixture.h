@@ -3,10 +3,10 @@
 #ifndef LIB_FIXTURE_H
 #define LIB_FIXTURE_H
 
+#include "../../runtime/ctx/ctx.h"
 #include "../../runtime/ctx/libs.h"
 #include "../../runtime/loop/loop.h"
-#include "../../runtime/vm/arena.h"
-#include "../../runtime/vm/vm.h"
+#include "../../runtime/vm/private.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -29,7 +29,8 @@ enum { DEADLINE_S = 30 };
 
 typedef struct lib {
     td_thread *thread;
-    char dir[64]; /* a folder of the test's own */
+    td_handlers *handlers; /* one that does nothing: the scripts stand for them */
+    char dir[64];          /* a folder of the test's own */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     int calls_done; /* under mutex, as job.done is */
@@ -41,8 +42,8 @@ typedef struct job {
     const char *script;
     char arg[512]; /* the script's `...`, with its number */
     int number;
-    td_arena arena;
-    lua_State *L;
+    td_state *state;
+    lua_State *L; /* the state's */
     td_fiber *fiber;
     bool done, raised;
     char *text;
@@ -119,16 +120,7 @@ static inline int l_fail_after(lua_State *L) {
 }
 
 static inline void job_entry(void *arg) {
-    static const td_module modules[] = { { "tidemill", td_value_open },
-                                         { "tidemill.process", td_process_open },
-                                         { "tidemill.mail", td_mail_open },
-                                         { "tidemill.pg", td_pg_open } };
     job *j = arg;
-    luaL_openlibs(j->L);
-    for (size_t i = 0; i < TD_COUNT(modules); i++) {
-        luaL_requiref(j->L, modules[i].name, modules[i].open, 0);
-        lua_pop(j->L, 1);
-    }
     lua_register(j->L, "fail_after", l_fail_after);
     int status = luaL_loadstring(j->L, j->script);
     if (status == LUA_OK) {
@@ -158,9 +150,9 @@ static inline job *job_start_limited(lib *t, const char *script, const char *arg
     j->script = script;
     j->number = number;
     snprintf(j->arg, sizeof j->arg, "%s", arg);
-    td_arena_init(&j->arena, memory);
-    j->L = lua_newstate(td_arena_alloc, &j->arena);
-    assert_non_null(j->L);
+    tidemill_error err;
+    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, memory, &j->state, &err), 0);
+    j->L = j->state->L;
     assert_int_equal(td_thread_post(t->thread, job_begin, j), 0);
     return j;
 }
@@ -177,13 +169,6 @@ static inline void job_wait(job *j) {
     while (!j->done && rc == 0) rc = pthread_cond_timedwait(&j->t->changed, &j->t->mutex, &until);
     pthread_mutex_unlock(&j->t->mutex);
     if (rc) fail_msg("the job did not end: %s", j->script);
-}
-
-/* job_free frees a job that has ended, as it would be freed if it had been cut off: no finalizer runs. */
-static inline void job_free(job *j) {
-    td_arena_destroy(&j->arena);
-    free(j->text);
-    free(j);
 }
 
 /* ---- Calls on the thread ---- */
@@ -211,6 +196,20 @@ static inline void lib_on_thread(lib *t, td_call_fn *fn, void *arg) {
     pthread_mutex_lock(&t->mutex);
     while (!c.done) pthread_cond_wait(&t->changed, &t->mutex);
     pthread_mutex_unlock(&t->mutex);
+}
+
+static inline void job_drop_state(void *arg) {
+    td_state_drop(arg);
+}
+
+/* job_free frees a job that has ended, as it would be freed if it had been cut off: no finalizer runs. */
+static inline void job_free(job *j) {
+    if (j->t->thread)
+        lib_on_thread(j->t, job_drop_state, j->state);
+    else
+        td_state_drop(j->state);
+    free(j->text);
+    free(j);
 }
 
 static inline void job_drop_fiber(void *arg) {
@@ -265,6 +264,20 @@ static inline void lib_fail_each_allocation(lib *t, const char *script, const ch
 
 /* ---- Set-up ---- */
 
+/* lib_handlers loads a set with one task, which is never run. */
+static inline int lib_handlers(lib *t) {
+    char dir[100], path[120];
+    tidemill_error err;
+    snprintf(dir, sizeof dir, "%s/handlers", t->dir);
+    snprintf(path, sizeof path, "%s/idle.lua", dir);
+    if (mkdir(dir, 0700) < 0) return -1;
+    FILE *f = fopen(path, "w");
+    if (!f) return -1;
+    fputs("return { name = function() return 'idle' end, handle = function() end }\n", f);
+    fclose(f);
+    return td_handlers_load(dir, NULL, 0, &t->handlers, &err);
+}
+
 static inline int lib_setup(void **state) {
     lib *t = calloc(1, sizeof *t);
     tidemill_error err;
@@ -273,6 +286,7 @@ static inline int lib_setup(void **state) {
     pthread_cond_init(&t->changed, NULL);
     snprintf(t->dir, sizeof t->dir, "%.40s/tmlibXXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(t->dir) || td_thread_start(&t->thread, "test", &err) < 0) return -1;
+    if (lib_handlers(t) < 0) return -1;
     *state = t;
     return 0;
 }
@@ -288,6 +302,7 @@ static inline int lib_teardown(void **state) {
     lib *t = *state;
     td_thread_stop(t->thread);
     nftw(t->dir, lib_remove, 8, FTW_DEPTH | FTW_PHYS);
+    td_handlers_unref(t->handlers);
     pthread_mutex_destroy(&t->mutex);
     pthread_cond_destroy(&t->changed);
     free(t);

@@ -1,11 +1,8 @@
 /* mail_test.c: tidemill.mail, with a real SMTP server (mail_server.py). */
-#include "lib_fixture.h"
+#include "server_fixture.h"
 
 #include <curl/curl.h>
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
 
 enum { MANY = 100 };
 
@@ -16,62 +13,14 @@ enum { MANY = 100 };
     "if not (o.text or o.html) then o.text = 'body' end; local ok, message, code = mail.send(o) "                      \
     "return ok and tostring(ok) or code .. ': ' .. message end "
 
-/* ---- Servers ---- */
-
-typedef struct server {
-    lib t; /* for its folder only */
-    char port[16];
-    pid_t pid;
-    int input; /* it ends when this is closed */
-} server;
+/* ---- The server ---- */
 
 static server plain;
-
-/* server_exec becomes the server. */
-static void server_exec(const char *dir, const char *mode, int input) {
-    char path[] = __FILE__;
-    char *slash = strrchr(path, '/'), script[300], log[100];
-    if (slash) *slash = '\0';
-    snprintf(script, sizeof script, "%s/mail_server.py", slash ? path : ".");
-    dup2(input, 0);
-    snprintf(log, sizeof log, "%s/log", dir);
-    dup2(open(log, O_WRONLY | O_CREAT, 0600), 2);
-    execl("/usr/bin/python3", "python3", script, dir, mode, (char *)NULL);
-    _exit(127);
-}
-
-/* server_start starts a server, and waits until it listens. */
-static void server_start(server *s, const char *mode) {
-    int ends[2];
-    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    s->pid = fork();
-    if (s->pid == 0) server_exec(s->t.dir, mode, ends[0]);
-    close(ends[0]);
-    s->input = ends[1];
-    char *port = NULL;
-    EVENTUALLY((port = file_text(&s->t, "port")) != NULL);
-    snprintf(s->port, sizeof s->port, "%s", port);
-    free(port);
-}
-
-static void server_stop(server *s) {
-    close(s->input);
-    waitpid(s->pid, NULL, 0);
-    nftw(s->t.dir, lib_remove, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-/* server_folder makes the folder of a server. */
-static void server_folder(server *s) {
-    const char *tmp = getenv("TMPDIR");
-    *s = (server){ 0 };
-    snprintf(s->t.dir, sizeof s->t.dir, "%.40s/tmmailXXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(s->t.dir));
-}
 
 static int start_plain(void **state) {
     (void)state;
     server_folder(&plain);
-    server_start(&plain, "plain");
+    server_start(&plain, "mail_server.py", "plain");
     return 0;
 }
 
@@ -90,17 +39,6 @@ CURL *curl_easy_init(void) {
     CURL *easy = init();
     if (easy && trusted) curl_easy_setopt(easy, CURLOPT_CAINFO, trusted);
     return easy;
-}
-
-/* certify gives a server a certificate that nobody trusts. */
-static void certify(server *s) {
-    char command[400];
-    snprintf(command, sizeof command,
-             "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=test -addext subjectAltName=IP:127.0.0.1 -keyout "
-             "%s/key.pem -out %s/cert.pem "
-             ">/dev/null 2>&1",
-             s->t.dir, s->t.dir);
-    assert_int_equal(system(command), 0);
 }
 
 /* assert_mail compares a line of a mail that arrived ("ann.txt"). */
@@ -341,7 +279,7 @@ static void a_server_that_is_not_there_is_said_so(void **state) {
 static void a_password_is_used(void **state) {
     server s;
     server_folder(&s);
-    server_start(&s, "auth");
+    server_start(&s, "mail_server.py", "auth");
     ASSERT_RUN(*state,
                SEND "return send{ to = 'ann@example.com', username = 'ann', password = 's\xc3\xa9"
                     "cret' }",
@@ -360,7 +298,7 @@ static void try_encrypted(lib *t, const char *mode, const char *scheme) {
     server s;
     server_folder(&s);
     certify(&s);
-    server_start(&s, mode);
+    server_start(&s, "mail_server.py", mode);
     snprintf(script, sizeof script,
              SEND "return send{ to = 'ann@example.com', url = '%s://127.0.0.1:' .. port, text = (('x'):rep(70) .. "
                   "'\\n'):rep(25000) }",
