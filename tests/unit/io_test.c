@@ -373,7 +373,7 @@ static void where_no_job_runs_programs_are_not_started_and_files_are(void **stat
     lib *t = *state;
     td_state *s;
     tidemill_error err;
-    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, 0, &s, &err), 0);
+    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, 0, NULL, &s, &err), 0);
     assert_int_equal(luaL_dostring(s->L, "local f = io.tmpfile() f:write('a') f:seek('set') return f:read('a') .. "
                                          "tostring(select(2, pcall(os.execute, 'true'))) .. "
                                          "tostring(select(2, pcall(io.popen, 'true')))"),
@@ -390,7 +390,7 @@ static void a_closed_state_writes_what_is_left(void **state) {
     tidemill_error err;
     char script[300];
     int before = open_files();
-    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, 0, &s, &err), 0);
+    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, 0, NULL, &s, &err), 0);
     snprintf(script, sizeof script, "kept = io.open('%s/left', 'w') kept:write('text')", t->dir);
     assert_int_equal(luaL_dostring(s->L, script), LUA_OK);
     td_state_free(s);
