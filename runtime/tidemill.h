@@ -182,6 +182,8 @@ typedef struct tidemill_config {
     size_t queues_count;      /* every queue that a handler declares with 10. */
     int threads;              /* threads that run handlers, 1 to 64; 0: one for each processor */
     int64_t grace_ms;         /* how long a stop lets running jobs end. Initially 25,000. */
+    bool reload;              /* load the handlers anew when their files change */
+    bool rerun;               /* after a reload, the last job that failed runs again: for development */
     int blocking_threads;     /* threads for tasks that declare blocking, made as needed, 1 to 1000; 0: 32 */
     int64_t memory_max_mb;    /* while the workers hold so many MiB, further jobs wait; 0: no bound */
     bool signals;             /* may set the process's handlers of SIGURG and SIGSEGV, which it puts back at the end.
@@ -195,7 +197,7 @@ typedef struct tidemill_config {
 } tidemill_config;
 
 #define TIDEMILL_CONFIG                                                                                                \
-    { NULL, NULL, NULL, 0, 0, 25000, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
+    { NULL, NULL, NULL, 0, 0, 25000, false, false, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
 
 /* tidemill_runtime_start loads the handlers, reaches the database, publishes the tasks and starts working. It returns
    when jobs are being claimed, or says why not; then nothing is left running. *runtime is the caller's, to be ended
@@ -203,6 +205,16 @@ typedef struct tidemill_config {
    Errors: INVALID (configuration), HANDLER (file, line and reason), CONNECT, SCHEMA, DATABASE, MEMORY, IO. */
 TIDEMILL_API int tidemill_runtime_start(const tidemill_config *config, tidemill_runtime **runtime,
                                         tidemill_error *error) TIDEMILL_MUST_CHECK;
+
+/* tidemill_runtime_reload loads the handlers anew, all or nothing: when it returns 0, every attempt that starts runs
+   the new code, and those that run end on the old; else the former code goes on. Blocks meanwhile, at most for some 10
+   s of loading and as long as the database takes. From any thread. Errors: HANDLER (file, line and reason), IO, MEMORY,
+   STATE (the runtime is being stopped). */
+TIDEMILL_API int tidemill_runtime_reload(tidemill_runtime *runtime, tidemill_error *error) TIDEMILL_MUST_CHECK;
+
+/* tidemill_check loads the handlers in dir as a runtime would, without a database. *tasks (may be NULL) is their
+   number. Blocks, at most for some 10 s. Errors: as tidemill_runtime_reload, INVALID. */
+TIDEMILL_API int tidemill_check(const char *dir, size_t *tasks, tidemill_error *error) TIDEMILL_MUST_CHECK;
 
 /* What a stop came to: jobs that ended within the grace period, and those given back without an attempt counted. */
 typedef struct tidemill_stopped {

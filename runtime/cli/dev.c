@@ -16,6 +16,7 @@ typedef struct dev_values {
 static const td_option options[] = {
     TD_OPT(TEXT, "dir", "DIR", dev_values, dir,
            "the folder of the private database, kept between runs; default ./.tidemill"),
+    TD_OPT_FLAG("rerun", td_serve_values, rerun, "when a handler was changed, run the last job that failed again"),
     TD_SERVE_OPTIONS,
 };
 

@@ -89,6 +89,8 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     if (v->grace_ms != TIDEMILL_UNSET) config.grace_ms = v->grace_ms;
     if (v->memory_max_mb != TIDEMILL_UNSET) config.memory_max_mb = v->memory_max_mb;
     if (v->blocking_threads != TIDEMILL_UNSET) config.blocking_threads = (int)v->blocking_threads;
+    config.reload = !v->no_reload;
+    config.rerun = v->rerun;
     config.signals = true;
     config.name = v->name;
     config.log_level = worker->log.level;
@@ -97,11 +99,23 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     return config;
 }
 
-/* wait_for_stop waits until a stop is asked for, or `also` is readable. */
-static void wait_for_stop(const td_serve *worker, int also) {
+/* reload does what SIGHUP asks for. What comes of it is logged. */
+static void reload(td_serve *worker, tidemill_runtime *runtime) {
+    tidemill_error err;
+    td_signals_reload_taken(worker->signals);
+    if (tidemill_runtime_reload(runtime, &err) == 0)
+        td_logf(&worker->log, TIDEMILL_INFO, "SIGHUP: the handlers are as in their files");
+}
+
+/* wait_for_stop waits until a stop is asked for, or `also` is readable, and reloads when that is asked for. */
+static void wait_for_stop(td_serve *worker, tidemill_runtime *runtime, int also) {
     struct pollfd fds[] = { { .fd = td_signals_fd(worker->signals), .events = POLLIN },
-                            { .fd = also, .events = POLLIN } };
-    while (poll(fds, 2, -1) < 0 && errno == EINTR) {
+                            { .fd = also, .events = POLLIN },
+                            { .fd = td_signals_reload_fd(worker->signals), .events = POLLIN } };
+    for (;;) {
+        if (poll(fds, 3, -1) < 0 && errno == EINTR) continue;
+        if (fds[0].revents || fds[1].revents) return;
+        if (fds[2].revents) reload(worker, runtime);
     }
 }
 
@@ -121,7 +135,7 @@ int td_serve_run(td_serve *worker, const char *database, int also, void (*starte
     tidemill_error err;
     if (tidemill_runtime_start(&config, &runtime, &err)) return td_cli_fail(&err);
     if (started) started(arg);
-    wait_for_stop(worker, also);
+    wait_for_stop(worker, runtime, also);
     tidemill_runtime_stop(runtime, &stopped);
     log_stopped(worker, &stopped);
     return TD_EXIT_OK;

@@ -16,9 +16,10 @@
 #define SAME_NS 250000000u
 
 struct td_signals {
-    int fd;    /* the signals that came */
-    int asked; /* an event: a stop was asked for */
-    int quit;  /* an event: the thread is to end */
+    int fd;     /* the signals that came */
+    int asked;  /* an event: a stop was asked for */
+    int quit;   /* an event: the thread is to end */
+    int reload; /* an event: a reload was asked for */
     bool hangup_stops;
     uint64_t asked_ns; /* when the first one came; 0: not yet */
     td_log log;
@@ -39,7 +40,7 @@ static void end_at_once(td_signals *s) {
 /* take handles one signal that came. */
 static void take(td_signals *s, int signal) {
     if (signal == SIGHUP && !s->hangup_stops) {
-        td_logf(&s->log, TIDEMILL_WARN, "SIGHUP is ignored; restart the worker to load changed handlers");
+        eventfd_write(s->reload, 1);
         return;
     }
     if (s->asked_ns && td_now_ns() - s->asked_ns < SAME_NS) return;
@@ -66,7 +67,8 @@ static bool open_all(td_signals *s, const sigset_t *set) {
     s->fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
     s->asked = eventfd(0, EFD_CLOEXEC);
     s->quit = eventfd(0, EFD_CLOEXEC);
-    if (s->fd < 0 || s->asked < 0 || s->quit < 0) return false;
+    s->reload = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->fd < 0 || s->asked < 0 || s->quit < 0 || s->reload < 0) return false;
     errno = pthread_create(&s->thread, NULL, watch, s);
     return errno == 0;
 }
@@ -76,6 +78,7 @@ static void free_all(td_signals *s) {
     if (s->fd >= 0) close(s->fd);
     if (s->asked >= 0) close(s->asked);
     if (s->quit >= 0) close(s->quit);
+    if (s->reload >= 0) close(s->reload);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -91,7 +94,7 @@ int td_signals_start(bool hangup_stops, const td_log *log, td_signals **signals,
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     /* A reader of the log that went away must not end the worker. */
     signal(SIGPIPE, SIG_IGN);
-    s->fd = s->asked = s->quit = -1;
+    s->fd = s->asked = s->quit = s->reload = -1;
     s->hangup_stops = hangup_stops;
     s->log = *log;
     pthread_mutex_init(&s->lock, NULL);
@@ -113,6 +116,15 @@ void td_signals_at_once(td_signals *s, void (*call)(void *arg), void *arg) {
 
 int td_signals_fd(const td_signals *s) {
     return s->asked;
+}
+
+int td_signals_reload_fd(const td_signals *s) {
+    return s->reload;
+}
+
+void td_signals_reload_taken(td_signals *s) {
+    eventfd_t count;
+    (void)!eventfd_read(s->reload, &count);
 }
 
 bool td_signals_asked(const td_signals *s) {

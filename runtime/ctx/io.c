@@ -1,11 +1,12 @@
 /* io.c: Lua's io library on streams: what scripts see is what they see of Lua 5.4's, messages included.
 
    What is different: nothing holds the thread but a disk; io.stdout writes at the end of each call, since many workers
-   share it; a program started by io.popen is in a group of its own, which is killed when the file is closed or collected,
-   or its worker ends; and a file that is still open when its worker is cut off is closed, without what was not yet written.
+   share it; a program started by io.popen is in a group of its own, which is killed when the file is closed or
+   collected, or its worker ends; and a file that is still open when its worker is cut off is closed, without what was
+   not yet written.
 
-   A file in Lua is a userdata with a pointer to its stream, NULL when it is closed. The stream is the state's, so that it
-   is released without Lua. Between opening and filling in that pointer, no Lua is called. */
+   A file in Lua is a userdata with a pointer to its stream, NULL when it is closed. The stream is the state's, so that
+   it is released without Lua. Between opening and filling in that pointer, no Lua is called. */
 #include "libs.h"
 
 #include "reader.h"
@@ -207,8 +208,9 @@ static int l_popen(lua_State *L) {
     file *f = push_file(L);
     bool reads = mode[0] == 'r';
     char *argv[] = { "/bin/sh", "-c", (char *)command, NULL };
-    td_command how = { argv, environ, NULL, reads ? TD_CHILD_OURS : TD_CHILD_PIPE, reads ? TD_CHILD_PIPE : TD_CHILD_OURS,
-                       TD_CHILD_OURS };
+    td_command how = {
+        argv, environ, NULL, reads ? TD_CHILD_OURS : TD_CHILD_PIPE, reads ? TD_CHILD_PIPE : TD_CHILD_OURS, TD_CHILD_OURS
+    };
     td_failure failure;
     td_stream *s = td_stream_new(td_state_of(L));
     if (!s) return result(L, false, ENOMEM, command);
@@ -386,8 +388,8 @@ static int f_setvbuf(lua_State *L) {
 /* ---- The library ---- */
 
 static void make_metatable(lua_State *L) {
-    static const luaL_Reg methods[] = { { "read", f_read },   { "write", f_write }, { "lines", f_lines },
-                                        { "flush", f_flush }, { "seek", f_seek },   { "close", f_close },
+    static const luaL_Reg methods[] = { { "read", f_read },       { "write", f_write }, { "lines", f_lines },
+                                        { "flush", f_flush },     { "seek", f_seek },   { "close", f_close },
                                         { "setvbuf", f_setvbuf }, { NULL, NULL } };
     static const luaL_Reg events[] = {
         { "__gc", f_gc }, { "__close", f_toclose }, { "__tostring", f_tostring }, { NULL, NULL }
@@ -428,10 +430,10 @@ static void forget_stdio(lua_State *L) {
 }
 
 int td_io_open(lua_State *L) {
-    static const luaL_Reg functions[] = { { "close", l_close },     { "flush", l_flush },   { "input", l_input },
-                                          { "lines", l_lines },     { "open", l_open },     { "output", l_output },
-                                          { "popen", l_popen },     { "read", l_read },     { "tmpfile", l_tmpfile },
-                                          { "type", l_type },       { "write", l_write },   { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "close", l_close }, { "flush", l_flush }, { "input", l_input },
+                                          { "lines", l_lines }, { "open", l_open },   { "output", l_output },
+                                          { "popen", l_popen }, { "read", l_read },   { "tmpfile", l_tmpfile },
+                                          { "type", l_type },   { "write", l_write }, { NULL, NULL } };
     make_metatable(L);
     lua_getglobal(L, LUA_IOLIBNAME);
     luaL_setfuncs(L, functions, 0);

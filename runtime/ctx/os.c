@@ -98,9 +98,11 @@ static int l_tmpname(lua_State *L) {
 }
 
 int td_os_open(lua_State *L) {
-    static const luaL_Reg functions[] = {
-        { "execute", l_execute }, { "remove", l_remove }, { "rename", l_rename }, { "tmpname", l_tmpname }, { NULL, NULL }
-    };
+    static const luaL_Reg functions[] = { { "execute", l_execute },
+                                          { "remove", l_remove },
+                                          { "rename", l_rename },
+                                          { "tmpname", l_tmpname },
+                                          { NULL, NULL } };
     lua_getglobal(L, LUA_OSLIBNAME);
     luaL_setfuncs(L, functions, 0);
     lua_pop(L, 1);

@@ -1,8 +1,8 @@
 /* ready.h: waiting for a descriptor that is not ours alone.
 
-   td_wait_fd makes a descriptor non-blocking, for everybody who has it open (a terminal, say), and allows one wait for it
-   on a thread. Here it is watched through an epoll set of its own, which changes nothing about it and may be done by any
-   number of fibers. */
+   td_wait_fd makes a descriptor non-blocking, for everybody who has it open (a terminal, say), and allows one wait for
+   it on a thread. Here it is watched through an epoll set of its own, which changes nothing about it and may be done by
+   any number of fibers. */
 #ifndef TD_READY_H
 #define TD_READY_H
 

@@ -93,7 +93,8 @@ static int wait_for(td_stream *s, int events) {
         return rc < 0 ? fail(s, rc == TIDEMILL_EMEMORY ? ENOMEM : EIO) : 0;
     }
     struct pollfd p = { .fd = s->fd, .events = events & UV_READABLE ? POLLIN : POLLOUT };
-    while (poll(&p, 1, -1) < 0 && errno == EINTR) {}
+    while (poll(&p, 1, -1) < 0 && errno == EINTR) {
+    }
     return 0;
 }
 

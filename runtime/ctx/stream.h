@@ -1,10 +1,10 @@
-/* stream.h: an open file with its buffer, as C's stdio has, but without its locks: a worker may be cut off in the middle
-   of any instruction of Lua's, and nobody would unlock them.
+/* stream.h: an open file with its buffer, as C's stdio has, but without its locks: a worker may be cut off in the
+   middle of any instruction of Lua's, and nobody would unlock them.
 
-   Files on disks are read and written directly: the page cache answers at once in most cases, and where a disk does not,
-   it is a matter of milliseconds, less than what handing each of many small reads to another thread would cost. All else
-   (pipes, terminals, sockets) is waited for on the fiber; where there is none, while a handler file is loaded, on the
-   thread. Not thread-safe: a stream belongs to one state. */
+   Files on disks are read and written directly: the page cache answers at once in most cases, and where a disk does
+   not, it is a matter of milliseconds, less than what handing each of many small reads to another thread would cost.
+   All else (pipes, terminals, sockets) is waited for on the fiber; where there is none, while a handler file is loaded,
+   on the thread. Not thread-safe: a stream belongs to one state. */
 #ifndef TD_STREAM_H
 #define TD_STREAM_H
 
@@ -26,13 +26,13 @@ typedef struct td_stream {
     size_t cap;
     size_t at, len; /* reading: what is in data but not yet read; writing: 0, and what is not yet written */
     bool writing;
-    int error;      /* errno of the last failure; cleared by nobody but the caller */
-    bool piped;     /* it is one end of child */
+    int error;  /* errno of the last failure; cleared by nobody but the caller */
+    bool piped; /* it is one end of child */
     td_child child;
 } td_stream;
 
-/* td_stream_new makes a closed stream that the state owns, NULL without memory. td_stream_free closes and frees it; what
-   is not yet written is lost then (td_stream_close). */
+/* td_stream_new makes a closed stream that the state owns, NULL without memory. td_stream_free closes and frees it;
+   what is not yet written is lost then (td_stream_close). */
 td_stream *td_stream_new(td_state *state);
 void td_stream_free(td_stream *s);
 

@@ -26,7 +26,7 @@ void td_exchange_wake(td_keeper *k) {
 
 void td_exchange_ask(td_keeper *k, td_queue_state *queue) {
     if (queue) queue->due = true;
-    for (size_t i = 0; !queue && i < k->config.queues_count; i++) k->config.queues[i].due = true;
+    for (size_t i = 0; !queue && i < k->config.queues->count; i++) k->config.queues->list[i]->due = true;
     td_exchange_wake(k);
 }
 
@@ -39,8 +39,8 @@ static void on_due(uv_timer_t *timer) {
 /* find_room decides how many jobs of each queue to ask for. Returns their sum. */
 static int find_room(td_keeper *k) {
     int sum = 0;
-    for (size_t i = 0; i < k->config.queues_count; i++) {
-        td_queue_state *q = &k->config.queues[i];
+    for (size_t i = 0; i < k->config.queues->count; i++) {
+        td_queue_state *q = k->config.queues->list[i];
         int left = TD_BATCH_MAX - sum, room = q->workers - q->busy;
         q->got = 0;
         q->free = !q->due || k->stopping || k->alone ? 0 : room < left ? room : left;
@@ -71,6 +71,8 @@ static void describe_endings(td_keeper *k, td_exchange *x) {
             .cpu_us = job->cpu_us,
             .wall_us = job->wall_us,
             .peak_bytes = job->peak_bytes,
+            .generation = job->generation,
+            .code = job->code,
             .log = r->outcome == TD_COMPLETED ? NULL : job->log,
         };
     }
@@ -90,16 +92,10 @@ static void find_spent(td_keeper *k, td_exchange *x) {
 
 /* ---- What came back ---- */
 
-static td_queue_state *find_queue(td_keeper *k, const char *name) {
-    for (size_t i = 0; i < k->config.queues_count; i++)
-        if (strcmp(k->config.queues[i].name, name) == 0) return &k->config.queues[i];
-    return NULL;
-}
-
 /* take_job keeps a claimed job. */
 static int take_job(void *arg, td_claimed *claimed) {
     td_keeper *k = arg;
-    td_queue_state *queue = find_queue(k, claimed->queue);
+    td_queue_state *queue = td_queues_find(k->config.queues, claimed->queue);
     td_job *job = queue ? calloc(1, sizeof *job) : NULL;
     if (!job) return -1;
     job->claimed = *claimed;
@@ -124,16 +120,23 @@ static void note_stale(void *arg, int64_t id) {
                  fields, 1);
 }
 
+/* overdue returns when a job that starts now can no longer be running, but in foreign code. One of a blocking task may
+   wait for a thread first, and what the task declares now may be another's who published it: then there is no such
+   time. */
+static uint64_t overdue(const td_keeper *k, const td_job *job, uint64_t now_ns) {
+    int number = td_handlers_find(k->handlers, job->claimed.task);
+    const td_task *task = number < 0 ? NULL : td_handlers_task(k->handlers, (size_t)number);
+    if (!task || task->blocking) return UINT64_MAX;
+    int64_t timeout_ms = task->timeout_ms == TIDEMILL_UNSET ? TD_TIMEOUT_DEFAULT_MS : task->timeout_ms;
+    return now_ns + (uint64_t)(timeout_ms + TD_OVERDUE_MS) * 1000000;
+}
+
 /* start_jobs hands the claimed jobs to the pool. */
 static void start_jobs(td_keeper *k) {
     uint64_t now = td_now_ns();
     for (td_list *node = k->claimed.next; node != &k->claimed; node = node->next) {
         td_job *job = td_container(node, td_job, link);
-        const td_handlers *set = k->config.handlers;
-        const td_task *task = td_handlers_task(set, (size_t)td_handlers_find(set, job->claimed.task));
-        int64_t timeout_ms = task->timeout_ms == TIDEMILL_UNSET ? TD_TIMEOUT_DEFAULT_MS : task->timeout_ms;
-        /* One of a blocking task may wait for a thread first. */
-        job->overdue_ns = task->blocking ? UINT64_MAX : now + (uint64_t)(timeout_ms + TD_OVERDUE_MS) * 1000000;
+        job->overdue_ns = overdue(k, job, now);
         job->queue->busy++;
         k->running_count++;
         atomic_fetch_add(&k->now_running, 1);
@@ -153,8 +156,8 @@ static void drop_jobs(td_keeper *k) {
 /* settle_queues notes what the claim tells about what is due, and about falling asleep. */
 static void settle_queues(td_keeper *k, int room, const td_exchange *x, const td_exchange_reply *reply) {
     bool came_short = false;
-    for (size_t i = 0; i < k->config.queues_count; i++) {
-        td_queue_state *q = &k->config.queues[i];
+    for (size_t i = 0; i < k->config.queues->count; i++) {
+        td_queue_state *q = k->config.queues->list[i];
         if (q->free == 0 || q->got == q->free) continue;
         came_short = true;
         q->due = false;
@@ -190,9 +193,9 @@ static void describe(td_keeper *k, int room, td_exchange *x) {
     find_spent(k, x);
     x->marks = wanted_marks(k, room);
     x->rooms = k->rooms;
-    x->rooms_count = room > 0 ? k->config.queues_count : 0;
+    x->rooms_count = room > 0 ? k->config.queues->count : 0;
     for (size_t i = 0; i < x->rooms_count; i++)
-        k->rooms[i] = (td_room){ k->config.queues[i].name, k->config.queues[i].free };
+        k->rooms[i] = (td_room){ k->config.queues->list[i]->name, k->config.queues->list[i]->free };
 }
 
 /* exchange does one round trip. Afterwards the batch is empty, unless it failed. */

@@ -105,8 +105,9 @@ static void start_waiting(td_executor *x) {
     tidemill_error err;
     while (!x->disowned && !td_list_empty(&x->waiting) && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
         td_job *job = td_container(node, td_job, link);
-        job->task = td_handlers_find(x->config.handlers, job->claimed.task);
-        if (!td_worker_run(x, job, &err)) refuse(x, job, &err);
+        job->task = td_handlers_find(x->handlers, job->claimed.task);
+        if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
+        if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
     }
 }
 
@@ -132,6 +133,39 @@ int td_executor_run(td_executor *x, td_list *jobs) {
     if (rc == 0) atomic_fetch_add(&x->load, move_all(&x->arriving, jobs));
     pthread_mutex_unlock(&x->mutex);
     return rc;
+}
+
+/* ---- New code ---- */
+
+typedef struct reloading {
+    td_executor *executor;
+    td_handlers *handlers;
+    int generation;
+} reloading;
+
+static void reload_on_thread(void *arg) {
+    reloading *r = arg;
+    td_executor *x = r->executor;
+    td_handlers_unref(x->handlers);
+    x->handlers = r->handlers;
+    atomic_store(&x->generation, r->generation);
+    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    free(r);
+}
+
+int td_executor_reload(td_executor *x, td_handlers *handlers, int generation) {
+    reloading *r = malloc(sizeof *r);
+    if (!r) return TIDEMILL_EMEMORY;
+    *r = (reloading){ x, td_handlers_ref(handlers), generation };
+    int rc = td_thread_post(x->thread, reload_on_thread, r);
+    if (rc == 0) return 0;
+    td_handlers_unref(handlers);
+    free(r);
+    return rc;
+}
+
+int td_executor_generation(const td_executor *x) {
+    return atomic_load(&x->generation);
 }
 
 /* ---- Ending jobs ---- */
@@ -244,6 +278,7 @@ static void close_on_thread(void *arg) {
 }
 
 static void executor_destroy(td_executor *x) {
+    td_handlers_unref(x->handlers);
     pthread_mutex_destroy(&x->mutex);
     free(x);
 }
@@ -253,6 +288,8 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     if (!x) return td_error_memory(err);
     x->config = *config;
     x->log = *config->log;
+    x->handlers = td_handlers_ref(config->handlers);
+    x->generation = config->generation;
     pthread_mutex_init(&x->mutex, NULL);
     td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->jobs, &x->closing };
     for (size_t i = 0; i < TD_COUNT(lists); i++) td_list_init(lists[i]);

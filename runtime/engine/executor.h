@@ -9,8 +9,9 @@
 typedef struct td_executor td_executor;
 
 typedef struct td_executor_config {
-    const char *name; /* of the thread, at most 15 bytes */
-    td_handlers *handlers;
+    const char *name;      /* of the thread, at most 15 bytes */
+    td_handlers *handlers; /* to begin with; counted by the executor */
+    int generation;        /* its number */
     const td_log *log;
     const char *database;
     td_watch *watch;        /* over its thread */
@@ -36,6 +37,11 @@ int td_executor_run(td_executor *executor, td_list *jobs) TD_MUST_CHECK;
    or NULL); id 0: all jobs. Nothing happens to one that has ended already. From any thread. Error: MEMORY. */
 int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome outcome,
                     const char *why) TD_MUST_CHECK;
+
+/* td_executor_reload has jobs that start from now on run on another set; those that run end on theirs. From any thread.
+   td_executor_generation returns the number of the set on which jobs start. Error: MEMORY. */
+int td_executor_reload(td_executor *executor, td_handlers *handlers, int generation) TD_MUST_CHECK;
+int td_executor_generation(const td_executor *executor);
 
 /* td_executor_workers returns how many workers exist now; td_executor_load how many jobs it has been given that have
    not ended. From any thread. */

@@ -6,11 +6,9 @@
 #include "../store/listen.h"
 #include "private.h"
 
-#include <string.h>
-
 /* ---- The heart ---- */
 
-static void differs(void *arg, const char *task) {
+void td_keeper_differs(void *arg, const char *task) {
     td_keeper *k = arg;
     const tidemill_field fields[] = { { "task", task, false } };
     td_log_write(k->config.log, TIDEMILL_WARN,
@@ -20,12 +18,14 @@ static void differs(void *arg, const char *task) {
 
 static int enroll(td_keeper *k, tidemill_error *err) {
     uint64_t sent_ns = td_now_ns();
-    int rc = td_work_start(k->config.name, k->queues_json.data, k->tasks_json.data, differs, k, &k->process, err);
+    int rc =
+        td_work_start(k->config.name, k->queues_json.data, k->tasks_json.data, td_keeper_differs, k, &k->process, err);
     if (rc < 0) return rc;
     k->beat_ns = sent_ns;
     k->marked = false;
     k->alone = false;
-    return 0;
+    return td_work_reloaded(k->process, k->generation, td_handlers_hash(k->handlers), k->reload.degraded, 0,
+                            k->queues_json.data, err);
 }
 
 /* stop_job ends a running job that somebody asked to stop. */
@@ -35,15 +35,21 @@ static void stop_job(void *arg, int64_t id, int64_t lease, bool cancel) {
 }
 
 static int beat(td_keeper *k, tidemill_error *err) {
-    bool alive = true;
+    td_pulse pulse = { .arg = k, .stop = stop_job };
     uint64_t sent_ns = td_now_ns();
-    int rc = td_work_heartbeat(k->process, &alive, stop_job, k, err);
+    int rc = td_work_heartbeat(k->process, &pulse, err);
     if (rc < 0) return rc;
-    if (alive) {
+    if (pulse.alive) {
         k->beat_ns = sent_ns;
         if (k->alone) td_exchange_ask(k, NULL);
         k->alone = false;
-        return 0;
+        if (pulse.reload && pulse.reload != k->reload.asked) {
+            if (pulse.reload_to[0])
+                td_reload_to(k, pulse.reload_to, pulse.reload);
+            else
+                td_reload_ask(k, pulse.reload);
+        }
+        return td_reload_beat(k, err);
     }
     td_logf(k->config.log, TIDEMILL_ERROR,
             "this process was taken for dead and its jobs were given to others: those that run here are ended");
@@ -87,10 +93,8 @@ static void heard(void *arg, const char *payload) {
         td_fiber_wake(k->heart);
         return;
     }
-    for (size_t i = 0; i < k->config.queues_count; i++) {
-        td_queue_state *queue = &k->config.queues[i];
-        if (strcmp(queue->name, payload) == 0) td_exchange_ask(k, queue);
-    }
+    td_queue_state *queue = td_queues_find(k->config.queues, payload);
+    if (queue) td_exchange_ask(k, queue);
 }
 
 static void hang_up(td_hold *hold) {

@@ -28,7 +28,9 @@ typedef struct td_job {
     struct td_queue_state *queue;
     struct td_executor *executor;
     struct td_worker *worker; /* NULL unless it runs */
-    int task;                 /* its number in the handler set */
+    int task;                 /* its number in the handler set, */
+    int generation;           /* which has this number, */
+    char code[13];            /* and this hash */
     uint64_t started_ns, deadline_ns;
     uint64_t overdue_ns;                 /* the keeper's: when it can no longer be running, but in foreign code */
     int64_t cpu_us, wall_us, peak_bytes; /* what the attempt cost */

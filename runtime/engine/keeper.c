@@ -1,8 +1,9 @@
-/* keeper.c: the keeper's life. Its thread has three fibers, each in a file of its own by what it does:
+/* keeper.c: the keeper's life. Its thread has four fibers, each in a file of its own by what it does:
 
      exchange  records what has ended and claims what there is room for, in one round trip (exchange.c)
      heart     says every two seconds that the process lives, and hears which jobs are to stop (heart.c)
      listener  hears that a queue has work, and has the exchange ask for it (heart.c)
+     changes   sees that the handlers' files have changed, and has them loaded anew (changes.c, reload.c)
 
    A stop: claim no more; let running jobs end until the grace period is over, then end them; when all are recorded,
    sign the process off. Where the database does not answer, a second timer ends the waiting: what is left is then found
@@ -67,6 +68,7 @@ void td_keeper_job_ended(td_keeper *k, td_job *job) {
     atomic_fetch_sub(&k->now_running, 1);
     atomic_fetch_add(&k->outcomes[job->result.outcome], 1);
     if (td_report_dies(job)) atomic_fetch_add(&k->dead, 1);
+    if (job->result.outcome == TD_FAILED) k->failed_job = job->claimed.id;
     if (!k->stopping) return;
     if (job->result.outcome == TD_RETURNED)
         k->stopped.returned++;
@@ -133,6 +135,7 @@ static void open_on_thread(void *arg) {
     k->heart = td_fiber_new(td_heart_fiber, k, 0);
     k->exchange = td_fiber_new(td_exchange_fiber, k, 0);
     k->listener = td_fiber_new(td_listener_fiber, k, 0);
+    if (k->config.watch_files) k->changes = td_fiber_new(td_changes_fiber, k, 0);
     if (k->start_rc == 0 && !(k->heart && k->exchange && k->listener)) k->start_rc = td_error_memory(&k->start_error);
     if (k->start_rc < 0) {
         uv_sem_post(&k->told);
@@ -146,20 +149,26 @@ void td_keeper_begin(td_keeper *k) {
     uv_timer_start(&k->poll, on_poll, TD_POLL_MS, TD_POLL_MS);
     uv_timer_start(&k->pulse, on_pulse, TD_HEARTBEAT_MS, TD_HEARTBEAT_MS);
     td_fiber_wake(k->listener);
+    if (k->changes) td_fiber_wake(k->changes);
     td_exchange_ask(k, NULL);
 }
 
-static bool describe(td_keeper *k) {
-    const td_keeper_config *c = &k->config;
-    k->tasks_count = td_handlers_count(c->handlers);
-    k->tasks = calloc(k->tasks_count + 1, sizeof *k->tasks);
-    k->rooms = calloc(c->queues_count + 1, sizeof *k->rooms);
-    if (!k->tasks || !k->rooms) return false;
-    for (size_t i = 0; i < k->tasks_count; i++) k->tasks[i] = td_handlers_task(c->handlers, i)->name;
-    td_publish_tasks(&k->tasks_json, c->handlers);
+bool td_keeper_describe(td_keeper *k) {
+    const td_queues *queues = k->config.queues;
+    size_t count = td_handlers_count(k->handlers);
+    const char **tasks = realloc(k->tasks, (count + 1) * sizeof *tasks);
+    if (tasks) k->tasks = tasks;
+    td_room *rooms = realloc(k->rooms, (queues->count + 1) * sizeof *rooms);
+    if (rooms) k->rooms = rooms;
+    if (!tasks || !rooms) return false;
+    k->tasks_count = count;
+    for (size_t i = 0; i < count; i++) k->tasks[i] = td_handlers_task(k->handlers, i)->name;
+    td_buf_clear(&k->tasks_json);
+    td_publish_tasks(&k->tasks_json, k->handlers);
+    td_buf_clear(&k->queues_json);
     td_buf_putc(&k->queues_json, '{');
-    for (size_t i = 0; i < c->queues_count; i++)
-        td_publish_queue(&k->queues_json, c->queues[i].name, c->queues[i].workers);
+    for (size_t i = 0; i < queues->count; i++)
+        td_publish_queue(&k->queues_json, queues->list[i]->name, queues->list[i]->workers);
     td_buf_putc(&k->queues_json, '}');
     return !k->tasks_json.failed && !k->queues_json.failed;
 }
@@ -168,13 +177,16 @@ td_keeper *td_keeper_new(const td_keeper_config *config) {
     td_keeper *k = calloc(1, sizeof *k);
     if (!k) return NULL;
     k->config = *config;
+    k->handlers = td_handlers_ref(config->handlers);
+    k->generation = 1;
+    k->reload.history[0] = td_handlers_ref(config->handlers);
     td_list_init(&k->running);
     td_list_init(&k->ended);
     td_list_init(&k->arriving);
     td_list_init(&k->claimed);
     pthread_mutex_init(&k->mutex, NULL);
     uv_sem_init(&k->told, 0);
-    if (describe(k)) return k;
+    if (td_keeper_describe(k)) return k;
     td_keeper_free(k);
     return NULL;
 }
@@ -264,6 +276,8 @@ void td_keeper_free(td_keeper *k) {
     td_buf_free(&k->queues_json);
     pthread_mutex_destroy(&k->mutex);
     uv_sem_destroy(&k->told);
+    td_reload_free(k);
+    td_handlers_unref(k->handlers);
     free(k->lease);
     free(k->rooms);
     free(k->tasks);

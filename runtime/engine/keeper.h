@@ -4,26 +4,20 @@
 #define TD_KEEPER_H
 
 #include "pool.h"
+#include "queues.h"
 
 typedef struct td_keeper td_keeper;
 
-/* A queue that is served, and the number of its jobs that run at most. The rest is the keeper's. */
-typedef struct td_queue_state {
-    char *name;
-    int workers;
-    int busy;
-    int free; /* how many were asked for in the exchange under way, */
-    int got;  /* and how many came */
-    bool due; /* there may be something due that was not asked for */
-} td_queue_state;
-
 typedef struct td_keeper_config {
     const char *database, *name;
-    td_handlers *handlers;
+    const char *dir;       /* of the handlers */
+    td_handlers *handlers; /* to begin with; counted by the keeper */
     const td_log *log;
-    td_queue_state *queues;
-    size_t queues_count;
-    td_pool **pool; /* where the pool will be, when td_keeper_start is called */
+    td_watch *watch;
+    td_queues *queues;
+    bool watch_files; /* reload when they change */
+    bool rerun;       /* after a reload, the last job that failed runs again */
+    td_pool **pool;   /* where the pool will be, when td_keeper_start is called */
 } td_keeper_config;
 
 /* td_keeper_new makes a keeper that does nothing yet, so that executors can name it. *config is copied; what it points
@@ -39,6 +33,13 @@ void td_keeper_ended(void *keeper, td_job *job);
 
 /* td_keeper_stuck is told of a job that does not let go of its thread, from the watcher's: td_pool_config's stuck. */
 void td_keeper_stuck(void *keeper, td_executor *executor, int64_t job, uint64_t ms);
+
+/* What came of a reload. */
+typedef void td_reloaded_fn(void *arg, int rc, const tidemill_error *err);
+
+/* td_keeper_reload loads the handlers anew; done (may be NULL) is called on the keeper's thread when that has failed,
+   or has been put into effect everywhere. From any thread. Error: MEMORY. */
+int td_keeper_reload(td_keeper *keeper, td_reloaded_fn *done, void *arg) TD_MUST_CHECK;
 
 /* td_keeper_stop claims no more, waits up to grace_ms for running jobs, ends the others, and gives them back. Blocks.
    Only after a start that succeeded. */

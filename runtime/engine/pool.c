@@ -60,6 +60,7 @@ int td_pool_new(const td_pool_config *config, td_pool **out, tidemill_error *err
     td_pool *pool = calloc(1, sizeof *pool);
     if (!pool) return td_error_memory(err);
     pool->config = *config;
+    td_handlers_ref(config->executor.handlers);
     pthread_mutex_init(&pool->mutex, NULL);
     pool->blocking = calloc((size_t)config->blocking_max, sizeof *pool->blocking);
     int rc = pool->blocking ? 0 : td_error_memory(err);
@@ -80,6 +81,7 @@ void td_pool_free(td_pool *pool) {
     for (int i = 0; i < TD_POOL_MAX; i++) slot_free(pool->plain[i]);
     for (int i = 0; i < pool->blocking_count; i++) slot_free(pool->blocking[i]);
     for (int i = 0; i < pool->lost_count; i++) slot_free(pool->lost[i]);
+    td_handlers_unref(pool->config.executor.handlers);
     free(pool->blocking);
     free(pool->lost);
     pthread_mutex_destroy(&pool->mutex);
@@ -102,7 +104,8 @@ static td_executor *least_loaded(slot *const *slots, int count) {
     return best;
 }
 
-/* for_blocking returns an executor for a blocking job: one that has none, a new one, or else the one that has fewest. */
+/* for_blocking returns an executor for a blocking job: one that has none, a new one, or else the one that has fewest.
+ */
 static td_executor *for_blocking(td_pool *pool) {
     td_executor *best = least_loaded(pool->blocking, pool->blocking_count);
     if ((best && td_executor_load(best) == 0) || pool->blocking_count == pool->config.blocking_max) return best;
@@ -117,11 +120,12 @@ static td_executor *for_blocking(td_pool *pool) {
 /* give hands one job over, or ends it. */
 static void give(td_pool *pool, td_job *job) {
     const td_executor_config *config = &pool->config.executor;
-    const td_task *task = td_handlers_task(config->handlers, (size_t)td_handlers_find(config->handlers, job->claimed.task));
+    int number = td_handlers_find(config->handlers, job->claimed.task);
+    bool blocking = number >= 0 && td_handlers_task(config->handlers, (size_t)number)->blocking;
     td_list one;
     td_list_init(&one);
     td_list_push(&one, &job->link);
-    job->executor = task->blocking ? for_blocking(pool) : least_loaded(pool->plain, pool->config.threads);
+    job->executor = blocking ? for_blocking(pool) : least_loaded(pool->plain, pool->config.threads);
     if (job->executor && td_executor_run(job->executor, &one) == 0) return;
     td_list_remove(&job->link);
     job->result = (td_result){ .outcome = TD_RETURNED, .delay_s = -1 };
@@ -171,6 +175,38 @@ int64_t td_pool_workers(td_pool *pool) {
     int64_t sum = 0;
     each(pool, add_workers, &sum);
     return sum;
+}
+
+/* ---- New code ---- */
+
+typedef struct reloading {
+    td_handlers *handlers;
+    int generation;
+    bool done;
+} reloading;
+
+static void reload_one(td_executor *executor, void *arg) {
+    const reloading *r = arg;
+    while (td_executor_reload(executor, r->handlers, r->generation) == TIDEMILL_EMEMORY) uv_sleep(1);
+}
+
+void td_pool_reload(td_pool *pool, td_handlers *handlers, int generation) {
+    reloading r = { handlers, generation, false };
+    td_executor_config *config = &pool->config.executor;
+    td_handlers_ref(handlers);
+    td_handlers_unref(config->handlers);
+    config->handlers = handlers;
+    config->generation = generation;
+    each(pool, reload_one, &r);
+}
+
+bool td_pool_reloaded(td_pool *pool) {
+    int wanted = pool->config.executor.generation;
+    for (int i = 0; i < pool->config.threads; i++)
+        if (td_executor_generation(pool->plain[i]->executor) != wanted) return false;
+    for (int i = 0; i < pool->blocking_count; i++)
+        if (td_executor_generation(pool->blocking[i]->executor) != wanted) return false;
+    return true;
 }
 
 /* ---- Writing off ---- */

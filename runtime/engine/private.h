@@ -21,10 +21,36 @@ enum {
     TD_FAREWELL_MS = 5000, /* how long a stop tries to reach a database that is away */
 };
 
+enum { TD_HISTORY_MAX = 5, TD_WAITERS_MAX = 16 };
+
+/* A reload under way, and what those before have left. */
+typedef struct td_reload {
+    uv_work_t work;
+    bool loading;      /* the work is under way */
+    bool again;        /* another one was asked for meanwhile */
+    bool loaded;       /* next is to be put into effect, by the heart */
+    bool answer;       /* the database is to be told, by the heart */
+    td_handlers *next; /* counted */
+    int rc;            /* of the load */
+    tidemill_error error;
+    uint64_t began_ns;
+    int64_t asked;                                       /* the request of the database's that this answers; 0: none */
+    int64_t answering;                                   /* the same, of the load under way */
+    char degraded[sizeof((tidemill_error *)0)->message]; /* why the files' code is not in effect; "": it is */
+    td_handlers *history[TD_HISTORY_MAX]; /* the newest first, counted; the one in effect is among them */
+    struct {
+        td_reloaded_fn *done;
+        void *arg;
+    } waiters[TD_WAITERS_MAX]; /* told when the load after which they came is done */
+    size_t waiters_count;
+} td_reload;
+
 struct td_keeper {
     td_keeper_config config;
     td_thread *thread;
-    td_fiber *exchange, *heart, *listener;
+    td_fiber *exchange, *heart, *listener, *changes;
+    td_handlers *handlers; /* on which jobs start, counted */
+    int generation;
     const char **tasks; /* names, of the handlers */
     size_t tasks_count;
     td_buf tasks_json, queues_json;
@@ -68,6 +94,10 @@ struct td_keeper {
     td_hold ear_hold;
     struct pg_conn *ear; /* the listener's connection, NULL: none */
 
+    /* Reloading (reload.c). */
+    td_reload reload;
+    int64_t failed_job; /* the last one that failed; 0: none */
+
     _Atomic int64_t outcomes[TD_RETURNED + 1];
     _Atomic int64_t dead, now_running;
 };
@@ -76,6 +106,22 @@ struct td_keeper {
 void td_exchange_fiber(void *keeper);
 void td_heart_fiber(void *keeper);
 void td_listener_fiber(void *keeper);
+
+/* td_keeper_describe makes what is told to the database of the handlers and queues. False without memory. */
+bool td_keeper_describe(td_keeper *keeper);
+
+/* td_changes_fiber watches the handlers' files. */
+void td_changes_fiber(void *keeper);
+
+/* td_reload_ask has the handlers loaded anew; asked is the database's request (0: none). td_reload_to goes back to the
+   code of a hash. td_reload_beat is the heart's part: puts into effect what was loaded, and tells the database. */
+void td_reload_ask(td_keeper *keeper, int64_t asked);
+void td_reload_to(td_keeper *keeper, const char *code, int64_t asked);
+int td_reload_beat(td_keeper *keeper, tidemill_error *err) TD_MUST_CHECK;
+void td_reload_free(td_keeper *keeper);
+
+/* td_keeper_differs logs that another process declares a task differently. arg is the keeper. */
+void td_keeper_differs(void *keeper, const char *task);
 
 /* td_keeper_begin starts claiming, once the process is registered. */
 void td_keeper_begin(td_keeper *keeper);

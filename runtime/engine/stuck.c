@@ -47,7 +47,8 @@ void td_stuck_check(td_keeper *k) {
     for (td_list *node = k->running.next, *after; node != &k->running; node = after) {
         td_job *job = td_container(node, td_job, running);
         after = node->next;
-        if (now > job->overdue_ns) replace(k, job, TD_TIMEOUT, "the job ran into its timeout, and blocks its thread still");
+        if (now > job->overdue_ns)
+            replace(k, job, TD_TIMEOUT, "the job ran into its timeout, and blocks its thread still");
     }
 }
 
@@ -55,15 +56,16 @@ static void log_stuck(td_keeper *k, const td_job *job, uint64_t ms, bool lost) {
     char id[24], text[24];
     snprintf(id, sizeof id, "%lld", (long long)job->claimed.id);
     snprintf(text, sizeof text, "%llu", (unsigned long long)ms);
-    const tidemill_field fields[] = {
-        { "job", id, true }, { "task", job->claimed.task, false }, { "blocked_ms", text, true }
-    };
-    td_log_write(k->config.log, lost ? TIDEMILL_ERROR : TIDEMILL_WARN,
-                 lost ? "the thread that this job blocks was given up, and the other jobs on it go on elsewhere; declare "
-                        "blocking = true in the task's handler"
-                      : "this job blocks its thread, and the other jobs on it wait; declare blocking = true in the task's "
-                        "handler, or use one of tidemill's own libraries, which wait without holding a thread",
-                 fields, TD_COUNT(fields));
+    const tidemill_field fields[] = { { "job", id, true },
+                                      { "task", job->claimed.task, false },
+                                      { "blocked_ms", text, true } };
+    td_log_write(
+        k->config.log, lost ? TIDEMILL_ERROR : TIDEMILL_WARN,
+        lost ? "the thread that this job blocks was given up, and the other jobs on it go on elsewhere; declare "
+               "blocking = true in the task's handler"
+             : "this job blocks its thread, and the other jobs on it wait; declare blocking = true in the task's "
+               "handler, or use one of tidemill's own libraries, which wait without holding a thread",
+        fields, TD_COUNT(fields));
 }
 
 /* What the watcher tells. */

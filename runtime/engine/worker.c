@@ -79,7 +79,7 @@ static void work(void *arg) {
         run_job(w);
         bool stopped = w->stopping;
         finish(w);
-        if (stopped || w->executor->ending) break;
+        if (stopped || w->executor->ending || td_state_handlers(w->state) != w->executor->handlers) break;
         go_idle(w);
     }
     close_worker(w);
@@ -147,8 +147,8 @@ static td_worker *worker_new(td_executor *x, tidemill_error *err) {
     }
     w->executor = x;
     td_list_init(&w->link);
-    if (td_state_new(x->config.handlers, td_ctx_modules, td_ctx_modules_count, TD_MEMORY_LIMIT_DEFAULT,
-                     x->config.memory, &w->state, err) < 0) {
+    if (td_state_new(x->handlers, td_ctx_modules, td_ctx_modules_count, TD_MEMORY_LIMIT_DEFAULT, x->config.memory,
+                     &w->state, err) < 0) {
         free(w);
         return NULL;
     }
@@ -169,10 +169,12 @@ bool td_worker_run(td_executor *x, td_job *job, tidemill_error *err) {
     td_list *idle = td_list_shift(&x->idle);
     td_worker *w = idle ? td_container(idle, td_worker, link) : worker_new(x, err);
     if (!w) return false;
-    const td_task *task = td_handlers_task(x->config.handlers, (size_t)job->task);
+    const td_task *task = td_handlers_task(x->handlers, (size_t)job->task);
     int64_t timeout_ms = task->timeout_ms == TIDEMILL_UNSET ? TD_TIMEOUT_DEFAULT_MS : task->timeout_ms;
     int64_t limit = task->memory_limit_bytes;
     td_state_set_limit(w->state, limit == TIDEMILL_UNSET ? TD_MEMORY_LIMIT_DEFAULT : (size_t)limit);
+    job->generation = atomic_load(&x->generation);
+    memcpy(job->code, td_handlers_hash(x->handlers), sizeof job->code);
     job->started_ns = td_now_ns();
     job->deadline_ns = job->started_ns + (uint64_t)timeout_ms * 1000000;
     job->worker = w;

@@ -45,6 +45,8 @@ typedef struct td_worker {
 struct td_executor {
     td_executor_config config;
     td_thread *thread;
+    td_handlers *handlers; /* on which jobs start, counted */
+    _Atomic int generation;
     td_preempt preempt;
     pthread_mutex_t mutex;
     td_list arriving; /* jobs handed over, under the mutex; one post is under way while there are any */

@@ -1,6 +1,7 @@
 /* runtime.c: a worker process's engine, put together: handlers, executors, keeper. */
 #include "../ctx/ctx.h"
 #include "../engine/keeper.h"
+#include "../engine/load.h"
 #include "../store/conn.h"
 
 #include <stdio.h>
@@ -10,7 +11,6 @@
 
 enum {
     DEFAULT_WORKERS = 100,
-    DECLARED_WORKERS = 10,
     QUEUE_MAX = 100, /* bytes of a name */
     WORKERS_MAX = 10000,
     BLOCKING_MAX = 1000,
@@ -23,8 +23,8 @@ struct tidemill_runtime {
     td_log log;
     int64_t grace_ms;
     td_handlers *handlers;
-    td_queue_state *queues;
-    size_t queues_count;
+    char *dir;
+    td_queues queues;
     int threads;
     td_pool *pool;
     td_keeper *keeper;
@@ -63,20 +63,6 @@ static int check_config(const tidemill_config *c, tidemill_error *err) {
     return td_conn_check_url(c->database, err);
 }
 
-static td_queue_state *find_queue(const tidemill_runtime *r, const char *name) {
-    for (size_t i = 0; i < r->queues_count; i++)
-        if (strcmp(r->queues[i].name, name) == 0) return &r->queues[i];
-    return NULL;
-}
-
-static int add_queue(tidemill_runtime *r, const char *name, int workers, tidemill_error *err) {
-    td_queue_state *queue = &r->queues[r->queues_count];
-    *queue = (td_queue_state){ .name = td_strdup(name), .workers = workers };
-    if (!queue->name) return td_error_memory(err);
-    r->queues_count++;
-    return 0;
-}
-
 static int check_queue(const tidemill_runtime *r, const tidemill_queue *q, tidemill_error *err) {
     size_t len = q->name ? strlen(q->name) : 0;
     if (len == 0 || len > QUEUE_MAX || !td_utf8_valid(q->name, len)) {
@@ -87,7 +73,7 @@ static int check_queue(const tidemill_runtime *r, const tidemill_queue *q, tidem
         return td_error_field(err, "queues", "queues: %d workers for %s are not allowed; give 1 to %d", q->workers,
                               q->name, WORKERS_MAX);
     }
-    if (find_queue(r, q->name)) {
+    if (td_queues_find(&r->queues, q->name)) {
         return td_error_field(err, "queues", "queues: %s is given twice; give each queue once", q->name);
     }
     return 0;
@@ -95,21 +81,14 @@ static int check_queue(const tidemill_runtime *r, const tidemill_queue *q, tidem
 
 /* choose_queues takes those that are given, else the default queue and those that handlers declare. */
 static int choose_queues(tidemill_runtime *r, const tidemill_config *c, tidemill_error *err) {
-    size_t tasks = td_handlers_count(r->handlers);
     int rc = 0;
-    r->queues = calloc(c->queues_count + tasks + 1, sizeof *r->queues);
-    if (!r->queues) return td_error_memory(err);
     for (size_t i = 0; rc == 0 && i < c->queues_count; i++) {
         rc = check_queue(r, &c->queues[i], err);
-        if (rc == 0) rc = add_queue(r, c->queues[i].name, c->queues[i].workers, err);
+        if (rc == 0) rc = td_queues_add(&r->queues, c->queues[i].name, c->queues[i].workers, err);
     }
-    if (c->queues_count > 0) return rc;
-    rc = add_queue(r, "default", DEFAULT_WORKERS, err);
-    for (size_t i = 0; rc == 0 && i < tasks; i++) {
-        const char *name = td_handlers_task(r->handlers, i)->queue;
-        if (name && !find_queue(r, name)) rc = add_queue(r, name, DECLARED_WORKERS, err);
-    }
-    return rc;
+    r->queues.declared = c->queues_count == 0;
+    if (r->queues.declared) rc = td_queues_add(&r->queues, "default", DEFAULT_WORKERS, err);
+    return rc < 0 ? rc : td_queues_declare(&r->queues, r->handlers, err);
 }
 
 static char *default_name(void) {
@@ -127,11 +106,12 @@ static int processors(void) {
 
 static int copy_config(tidemill_runtime *r, const tidemill_config *c, tidemill_error *err) {
     r->database = td_strdup(c->database ? c->database : "");
+    r->dir = td_strdup(c->handlers);
     r->name = c->name ? td_strdup(c->name) : default_name();
     r->log = (td_log){ c->log, c->log_userdata, c->log_level };
     r->grace_ms = c->grace_ms;
     r->threads = c->threads ? c->threads : processors();
-    return r->database && r->name ? 0 : td_error_memory(err);
+    return r->database && r->dir && r->name ? 0 : td_error_memory(err);
 }
 
 /* ---- Start ---- */
@@ -148,16 +128,20 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
     td_keeper_config keeper = {
         .database = r->database,
         .name = r->name,
+        .dir = r->dir,
         .handlers = r->handlers,
         .log = &r->log,
-        .queues = r->queues,
-        .queues_count = r->queues_count,
+        .watch = r->watch,
+        .queues = &r->queues,
+        .watch_files = c->reload,
+        .rerun = c->rerun,
         .pool = &r->pool,
     };
     r->keeper = td_keeper_new(&keeper);
     if (!r->keeper) return td_error_memory(err);
     td_pool_config pool = {
         .executor = { .handlers = r->handlers,
+                      .generation = 1,
                       .log = &r->log,
                       .database = r->database,
                       .watch = r->watch,
@@ -177,8 +161,8 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
 static void log_started(const tidemill_runtime *r) {
     char tasks[24], threads[24];
     td_buf queues = { 0 };
-    for (size_t i = 0; i < r->queues_count; i++)
-        td_buf_printf(&queues, "%s%s=%d", i > 0 ? " " : "", r->queues[i].name, r->queues[i].workers);
+    for (size_t i = 0; i < r->queues.count; i++)
+        td_buf_printf(&queues, "%s%s=%d", i > 0 ? " " : "", r->queues.list[i]->name, r->queues.list[i]->workers);
     snprintf(tasks, sizeof tasks, "%zu", td_handlers_count(r->handlers));
     snprintf(threads, sizeof threads, "%d", r->threads);
     const tidemill_field fields[] = {
@@ -198,8 +182,8 @@ static void runtime_free(tidemill_runtime *r) {
     td_watch_stop(r->watch);
     if (r->signals) td_preempt_close();
     td_handlers_unref(r->handlers);
-    for (size_t i = 0; i < r->queues_count; i++) free(r->queues[i].name);
-    free(r->queues);
+    td_queues_free(&r->queues);
+    free(r->dir);
     free(r->database);
     free(r->name);
     free(r);
@@ -211,14 +195,14 @@ int tidemill_runtime_start(const tidemill_config *config, tidemill_runtime **run
     tidemill_runtime *r = calloc(1, sizeof *r);
     if (!r) return td_error_memory(err);
     rc = copy_config(r, config, err);
-    if (rc == 0) rc = td_handlers_load(config->handlers, td_ctx_modules, td_ctx_modules_count, &r->handlers, err);
-    if (rc == 0) rc = choose_queues(r, config, err);
-    if (rc == 0) rc = check_database(r, err);
     if (rc == 0 && config->signals) {
         rc = td_preempt_open(err);
         r->signals = rc == 0;
     }
     if (rc == 0) rc = td_watch_start(&r->watch, err);
+    if (rc == 0) rc = td_load_handlers(r->dir, r->watch, TD_LOAD_MAX_MS, &r->handlers, err);
+    if (rc == 0) rc = choose_queues(r, config, err);
+    if (rc == 0) rc = check_database(r, err);
     if (rc == 0) rc = start_engine(r, config, err);
     if (rc < 0) {
         runtime_free(r);
@@ -242,4 +226,46 @@ void tidemill_runtime_stop(tidemill_runtime *r, tidemill_stopped *stopped) {
 void tidemill_runtime_statistics(const tidemill_runtime *r, tidemill_statistics *statistics) {
     td_keeper_statistics(r->keeper, statistics);
     statistics->workers = td_pool_workers(r->pool);
+}
+
+/* A caller that waits for a reload. */
+typedef struct reload_wait {
+    uv_sem_t done;
+    int rc;
+    tidemill_error error;
+} reload_wait;
+
+static void reload_done(void *arg, int rc, const tidemill_error *err) {
+    reload_wait *w = arg;
+    w->rc = rc;
+    if (rc < 0) w->error = *err;
+    uv_sem_post(&w->done);
+}
+
+int tidemill_runtime_reload(tidemill_runtime *r, tidemill_error *err) {
+    reload_wait w = { .rc = 0 };
+    uv_sem_init(&w.done, 0);
+    int rc = td_keeper_reload(r->keeper, reload_done, &w);
+    if (rc == 0) {
+        uv_sem_wait(&w.done);
+        rc = w.rc;
+        if (rc < 0 && err) *err = w.error;
+    } else {
+        rc = td_error_memory(err);
+    }
+    uv_sem_destroy(&w.done);
+    return rc;
+}
+
+int tidemill_check(const char *dir, size_t *tasks, tidemill_error *err) {
+    td_watch *watch = NULL;
+    td_handlers *handlers = NULL;
+    if (!dir || !*dir)
+        return td_error_field(err, "handlers", "handlers: nothing was given; give the folder of the handlers");
+    int rc = td_watch_start(&watch, err);
+    if (rc == 0) rc = td_load_handlers(dir, watch, TD_LOAD_MAX_MS, &handlers, err);
+    if (rc == 0 && tasks) *tasks = td_handlers_count(handlers);
+    td_handlers_unref(handlers);
+    td_watch_stop(watch);
+    return rc;
 }

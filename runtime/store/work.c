@@ -26,6 +26,8 @@ enum {
     WALL,
     PEAK,
     LOGS,
+    GENERATIONS,
+    CODES,
     SPENT,
     TOKEN,
     QUEUES,
@@ -63,6 +65,8 @@ static void fill_endings(td_buf *p, const td_exchange *x) {
         td_array_int(&p[WALL], e->wall_us);
         td_array_int(&p[PEAK], e->peak_bytes);
         td_array_text(&p[LOGS], e->log);
+        td_array_int(&p[GENERATIONS], e->generation);
+        td_array_text(&p[CODES], e->code);
     }
     for (size_t i = 0; i < x->spent_count; i++) td_array_int(&p[SPENT], x->spent[i]);
 }
@@ -173,6 +177,16 @@ static int run(const char *name, int64_t process, int n, const char *text, PGres
     return td_query_exec(td_sql_text(name), n, params, result, err);
 }
 
+int td_work_publish(int64_t process, const char *tasks_json, void (*differing)(void *arg, const char *task), void *arg,
+                    tidemill_error *err) {
+    PGresult *result = NULL;
+    int rc = run("statements/process_publish.sql", process, 2, tasks_json, &result, err);
+    if (rc < 0) return rc;
+    for (int i = 0; i < PQntuples(result); i++) differing(arg, PQgetvalue(result, i, 0));
+    PQclear(result);
+    return 0;
+}
+
 int td_work_start(const char *name, const char *queues_json, const char *tasks_json,
                   void (*differing)(void *arg, const char *task), void *arg, int64_t *process, tidemill_error *err) {
     PGresult *result = NULL;
@@ -181,25 +195,44 @@ int td_work_start(const char *name, const char *queues_json, const char *tasks_j
     if (rc < 0) return rc;
     *process = int_at(result, 0, 0);
     PQclear(result);
-    rc = run("statements/process_publish.sql", *process, 2, tasks_json, &result, err);
+    return td_work_publish(*process, tasks_json, differing, arg, err);
+}
+
+int td_work_heartbeat(int64_t process, td_pulse *pulse, tidemill_error *err) {
+    PGresult *result = NULL;
+    int rc = run("statements/process_heartbeat.sql", process, 1, NULL, &result, err);
     if (rc < 0) return rc;
-    for (int i = 0; i < PQntuples(result); i++) differing(arg, PQgetvalue(result, i, 0));
+    pulse->alive = PQgetvalue(result, 0, 0)[0] == 't';
+    pulse->reload = PQgetisnull(result, 0, 4) ? 0 : int_at(result, 0, 4);
+    snprintf(pulse->reload_to, sizeof pulse->reload_to, "%s", PQgetvalue(result, 0, 5));
+    for (int i = 0; i < PQntuples(result); i++) {
+        if (PQgetisnull(result, i, 1)) continue;
+        bool cancel = strcmp(PQgetvalue(result, i, 3), "cancelled") == 0;
+        pulse->stop(pulse->arg, int_at(result, i, 1), int_at(result, i, 2), cancel);
+    }
     PQclear(result);
     return 0;
 }
 
-int td_work_heartbeat(int64_t process, bool *alive, void (*stop)(void *arg, int64_t id, int64_t lease, bool cancel),
-                      void *arg, tidemill_error *err) {
+int td_work_reloaded(int64_t process, int generation, const char *code, const char *degraded, int64_t reload,
+                     const char *queues_json, tidemill_error *err) {
     PGresult *result = NULL;
-    int rc = run("statements/process_heartbeat.sql", process, 1, NULL, &result, err);
-    if (rc < 0) return rc;
-    *alive = PQgetvalue(result, 0, 0)[0] == 't';
-    for (int i = 0; i < PQntuples(result); i++) {
-        if (PQgetisnull(result, i, 1)) continue;
-        stop(arg, int_at(result, i, 1), int_at(result, i, 2), strcmp(PQgetvalue(result, i, 3), "cancelled") == 0);
-    }
-    PQclear(result);
-    return 0;
+    char id[24], number[16], asked[24];
+    snprintf(id, sizeof id, "%" PRId64, process);
+    snprintf(number, sizeof number, "%d", generation);
+    snprintf(asked, sizeof asked, "%" PRId64, reload);
+    const char *params[] = { id,         number, code, degraded && *degraded ? degraded : NULL, reload ? asked : NULL,
+                             queues_json };
+    int rc = td_query_exec(td_sql_text("statements/process_reloaded.sql"), 6, params, &result, err);
+    if (rc == 0) PQclear(result);
+    return rc;
+}
+
+int td_work_retry(int64_t id, tidemill_error *err) {
+    PGresult *result = NULL;
+    int rc = run("statements/cli_job_retry.sql", id, 1, NULL, &result, err);
+    if (rc == 0) PQclear(result);
+    return rc;
 }
 
 int td_work_stop(int64_t process, tidemill_error *err) {

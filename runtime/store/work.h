@@ -12,6 +12,8 @@ typedef struct td_ending {
     double delay_s;
     int64_t cpu_us, wall_us, peak_bytes; /* what it cost; below 0: not known */
     const char *log;
+    int generation;   /* of the code that it ran on, */
+    const char *code; /* and that code's hash; "": it did not run */
 } td_ending;
 
 /* A queue, and how many jobs of it may be started. */
@@ -65,11 +67,31 @@ int td_work_start(const char *name, const char *queues_json, const char *tasks_j
                   void (*differing)(void *arg, const char *task), void *arg, int64_t *process,
                   tidemill_error *err) TD_MUST_CHECK;
 
-/* td_work_heartbeat says that the process is alive, and gives back the jobs of those that are not. *alive is false when
-   it was itself taken for dead. stop is called for each of its running jobs that was asked to stop, with the job's
-   lease, and whether it is to be cancelled or discarded. */
-int td_work_heartbeat(int64_t process, bool *alive, void (*stop)(void *arg, int64_t id, int64_t lease, bool cancel),
-                      void *arg, tidemill_error *err) TD_MUST_CHECK;
+/* What a heartbeat is answered with. */
+typedef struct td_pulse {
+    void *arg;
+    /* stop is called for each of the process's running jobs that was asked to stop, with the job's lease, and whether
+       it is to be cancelled or discarded. */
+    void (*stop)(void *arg, int64_t id, int64_t lease, bool cancel);
+    bool alive;         /* false: it was taken for dead */
+    int64_t reload;     /* a reload that was asked for and that this process has not answered; 0: none */
+    char reload_to[65]; /* to the code of this hash; "": to what the files hold now */
+} td_pulse;
+
+/* td_work_heartbeat says that the process is alive, and gives back the jobs of those that are not. */
+int td_work_heartbeat(int64_t process, td_pulse *pulse, tidemill_error *err) TD_MUST_CHECK;
+
+/* td_work_publish publishes what the handlers declare, as td_work_start does. */
+int td_work_publish(int64_t process, const char *tasks_json, void (*differing)(void *arg, const char *task), void *arg,
+                    tidemill_error *err) TD_MUST_CHECK;
+
+/* td_work_reloaded tells which code a process runs and which queues it serves; what keeps it from newer code ("" or
+   NULL: nothing); and which reload that answers (0: none). */
+int td_work_reloaded(int64_t process, int generation, const char *code, const char *degraded, int64_t reload,
+                     const char *queues_json, tidemill_error *err) TD_MUST_CHECK;
+
+/* td_work_retry makes a job that failed due now, if it can be. */
+int td_work_retry(int64_t id, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_work_stop ends the process; what it still holds is given back. td_work_give_back does so for one token. */
 int td_work_stop(int64_t process, tidemill_error *err) TD_MUST_CHECK;

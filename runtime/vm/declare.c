@@ -158,6 +158,14 @@ static int read_backoff(declaration *d) {
     return 0;
 }
 
+static int read_selftest(declaration *d) {
+    return lua_isfunction(d->L, -1) ? 0 : refuse_value(d, "selftest", "declare a function that raises when it fails");
+}
+
+static int read_unload(declaration *d) {
+    return lua_isfunction(d->L, -1) ? 0 : refuse_value(d, "unload", "declare a function");
+}
+
 static int read_secret(declaration *d) {
     return read_list(d, "secret", NAMES_MAX, "declare a list of names of arguments", &d->task->secret,
                      &d->task->secret_count);
@@ -234,6 +242,8 @@ static const struct option {
     { "unique_for", read_unique_for },
     { "args", read_args },
     { "secret", read_secret },
+    { "selftest", read_selftest },
+    { "unload", read_unload },
     { "blocking", read_blocking },
     { "memory_limit", read_memory_limit },
 };
@@ -248,7 +258,7 @@ static bool listed(const char *const *words, const char *word) {
 /* check_slips refuses a field whose name is nearly, but not quite, one that we would read: most likely a slip that
    would go unnoticed. Functions are compared with what must be a function, so that helpers are left alone. */
 static int check_slips(declaration *d) {
-    static const char *const functions[] = { "name", "handle", "backoff", NULL };
+    static const char *const functions[] = { "name", "handle", "backoff", "selftest", "unload", NULL };
     static const char *const values[] = { "queue",      "priority", "max_attempts", "timeout",  "tags", "args",
                                           "unique_for", "secret",   "memory_limit", "blocking", NULL };
     lua_State *L = d->L;

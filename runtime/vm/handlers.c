@@ -10,13 +10,16 @@
 /* Memory of the scratch state in which the modules are run to read their declarations. */
 enum { SCRATCH_MAX = 256 << 20 };
 
-/* What the protected part of loading works on. */
-typedef struct loading {
+struct td_load {
     td_handlers *set;
+    const td_module *modules;
+    size_t modules_count;
+    td_state *scratch;
     const td_file *file; /* the one being loaded */
+    td_preempt preempt;
     tidemill_error *err;
-    int rc;
-} loading;
+    int rc; /* of the protected part */
+};
 
 static td_handlers *new_set(const char *dir) {
     td_handlers *set = calloc(1, sizeof *set);
@@ -56,9 +59,28 @@ static int check_names(lua_State *L, const td_handlers *set, tidemill_error *err
     return 0;
 }
 
-/* load_tasks(loading) runs each handler's module and reads what it declares. */
+/* run_selftest calls the selftest() of the module on top of the stack, if it has one [-0, +0]. */
+static int run_selftest(lua_State *L, const td_load *l) {
+    int top = lua_gettop(L);
+    if (lua_getfield(L, top, "selftest") != LUA_TFUNCTION) {
+        lua_settop(L, top);
+        return 0;
+    }
+    lua_call(L, 0, 2);
+    bool failed = !lua_isnil(L, -1) || (lua_isboolean(L, -2) && !lua_toboolean(L, -2));
+    td_buf why = { 0 };
+    if (failed && !lua_isnil(L, -1)) td_fault_text(L, -1, &why);
+    int rc = !failed ? 0
+                     : td_error_set(l->err, TIDEMILL_EHANDLER, "%s/%s: selftest failed: %s", l->set->dir, l->file->path,
+                                    why.data ? why.data : "it returned false");
+    td_buf_free(&why);
+    lua_settop(L, top);
+    return rc;
+}
+
+/* load_tasks(load) runs each handler's module, reads what it declares, and then has those that can test themselves. */
 static int load_tasks(lua_State *L) {
-    loading *l = lua_touserdata(L, 1);
+    td_load *l = lua_touserdata(L, 1);
     td_handlers *set = l->set;
     l->rc = check_names(L, set, l->err);
     for (size_t i = 0; l->rc == 0 && i < set->files.count; i++) {
@@ -68,26 +90,53 @@ static int load_tasks(lua_State *L) {
         l->rc = td_declare_read(L, set->dir, l->file, &set->tasks[set->tasks_count++], l->err);
         lua_settop(L, 1);
     }
+    for (size_t i = 0; l->rc == 0 && i < set->files.count; i++) {
+        l->file = &set->files.list[i];
+        if (!l->file->handler) continue;
+        td_loader_require(L, l->file);
+        l->rc = run_selftest(L, l);
+        lua_settop(L, 1);
+    }
     return 0;
 }
 
-/* run_scratch makes the scratch state and loads the tasks in it. */
-static int run_scratch(td_handlers *set, const td_module *modules, size_t modules_count, tidemill_error *err) {
-    td_state *scratch = NULL;
-    loading l = { set, NULL, err, 0 };
+/* open_scratch makes the scratch state; from then on the fiber that loads it is preempted. */
+static int open_scratch(td_load *l, tidemill_error *err) {
+    td_handlers *set = l->set;
     size_t handlers = 0;
     for (size_t i = 0; i < set->files.count; i++) handlers += set->files.list[i].handler;
-    set->tasks = calloc(handlers, sizeof *set->tasks);
-    if (!set->tasks) return td_error_memory(err);
-    int rc = td_state_new(set, modules, modules_count, SCRATCH_MAX, NULL, &scratch, err);
-    if (rc < 0) return rc;
-    lua_State *L = scratch->L;
-    lua_pushcfunction(L, td_fault_place);
-    lua_pushcfunction(L, load_tasks);
-    lua_pushlightuserdata(L, &l);
-    int status = lua_pcall(L, 1, 0, 1);
-    rc = status == LUA_OK ? l.rc : td_fault_load(L, status, set, l.file, err);
-    td_state_free(scratch);
+    set->tasks = calloc(handlers + 1, sizeof *set->tasks);
+    l->scratch = set->tasks ? td_state_make(set, SCRATCH_MAX) : NULL;
+    if (!l->scratch) return td_error_memory(err);
+    td_fiber *self = td_fiber_self();
+    l->scratch->loading = true;
+    td_state_preempt(&l->preempt);
+    if (self) td_fiber_set_preempt(self, &l->preempt, l->scratch);
+    return td_state_open(l->scratch, l->modules, l->modules_count, err);
+}
+
+/* close_scratch ends it. */
+static void close_scratch(td_load *l) {
+    td_fiber *self = td_fiber_self();
+    td_state_close(l->scratch);
+    if (self) td_fiber_set_preempt(self, NULL, NULL);
+    td_state_drop(l->scratch);
+    l->scratch = NULL;
+}
+
+/* run_scratch loads the tasks in a scratch state. */
+static int run_scratch(td_load *l, tidemill_error *err) {
+    int rc = open_scratch(l, err);
+    if (rc == 0) {
+        lua_State *L = l->scratch->L;
+        l->err = err;
+        lua_pushcfunction(L, td_fault_place);
+        lua_pushcfunction(L, load_tasks);
+        lua_pushlightuserdata(L, l);
+        int status = lua_pcall(L, 1, 0, 1);
+        rc = status == LUA_OK ? l->rc : td_fault_load(L, status, l->set, l->file, err);
+    }
+    if (l->scratch) close_scratch(l);
     return rc;
 }
 
@@ -109,18 +158,53 @@ static int sort_tasks(td_handlers *set, tidemill_error *err) {
     return 0;
 }
 
-int td_handlers_load(const char *dir, const td_module *modules, size_t modules_count, td_handlers **out,
-                     tidemill_error *err) {
-    td_handlers *set = new_set(dir);
-    if (!set) return td_error_memory(err);
+td_load *td_load_new(const char *dir, const td_module *modules, size_t modules_count) {
+    td_load *load = calloc(1, sizeof *load);
+    if (!load) return NULL;
+    load->modules = modules;
+    load->modules_count = modules_count;
+    load->set = new_set(dir);
+    if (load->set) return load;
+    free(load);
+    return NULL;
+}
+
+int td_load_run(td_load *load, tidemill_error *err) {
+    td_handlers *set = load->set;
     int rc = td_files_read(&set->files, set->dir, err);
     if (rc == 0) rc = td_files_compile(&set->files, set->dir, err);
-    if (rc == 0) rc = run_scratch(set, modules, modules_count, err);
+    if (rc == 0) rc = run_scratch(load, err);
     if (rc == 0) rc = sort_tasks(set, err);
-    if (rc < 0)
-        td_handlers_unref(set);
-    else
-        *out = set;
+    return rc;
+}
+
+td_handlers *td_load_take(td_load *load) {
+    td_handlers *set = load->set;
+    load->set = NULL;
+    return set;
+}
+
+void td_load_stop(td_load *load, const char *reason) {
+    if (load->scratch) td_state_stop(load->scratch, TD_TIMEOUT, reason);
+}
+
+const char *td_load_file(const td_load *load) {
+    return load->file ? load->file->path : "";
+}
+
+void td_load_free(td_load *load) {
+    if (!load) return;
+    td_state_drop(load->scratch);
+    td_handlers_unref(load->set);
+    free(load);
+}
+
+int td_handlers_load(const char *dir, const td_module *modules, size_t modules_count, td_handlers **out,
+                     tidemill_error *err) {
+    td_load *load = td_load_new(dir, modules, modules_count);
+    int rc = load ? td_load_run(load, err) : td_error_memory(err);
+    if (rc == 0) *out = td_load_take(load);
+    td_load_free(load);
     return rc;
 }
 

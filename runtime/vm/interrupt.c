@@ -7,6 +7,7 @@
 #include "private.h"
 
 #include <dlfcn.h>
+#include <lauxlib.h>
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 enum { TICK = 1000 /* instructions */ };
 
 /* ---- The hook ---- */
+
+static void on_hook(lua_State *L, lua_Debug *ar);
 
 /* end_call ends the call as td_state_stop said. Does not return (raises). */
 static void end_call(lua_State *L, td_state *state) {
@@ -25,6 +28,12 @@ static void end_call(lua_State *L, td_state *state) {
     td_nopreempt_leave();
     size_t len = state->stop_reason ? strlen(state->stop_reason) : 0;
     td_state_end(L, state->stop_outcome, state->stop_reason, len, -1);
+}
+
+/* end_load raises why a load is to end, at each instruction from now on: no pcall stops that. */
+static void end_load(lua_State *L, td_state *state) {
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+    luaL_error(L, "%s", state->stop_reason);
 }
 
 /* its_turn_is_over says whether a state that ticks has run for a quantum. */
@@ -49,6 +58,7 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
     td_state *state = td_state_of(L);
     if (!state->ticking) lua_sethook(L, NULL, 0, 0);
     if (to_be_ended(state)) end_call(L, state);
+    if (state->stopping && state->loading) end_load(L, state);
     if (td_fiber_self() && (!state->ticking || its_turn_is_over(state))) td_fiber_yield();
 }
 

@@ -27,16 +27,17 @@ void td_declare_free(td_task *task);
 
 /* ---- States ---- */
 
-/* What a state keeps of a task of its set: registry references to its functions (backoff: LUA_NOREF for none). */
+/* What a state keeps of a task of its set: registry references to its functions (LUA_NOREF: it has no such). */
 typedef struct td_state_task {
-    int handle, backoff;
+    int handle, backoff, unload;
 } td_state_task;
 
 struct td_state {
     td_arena arena;
     lua_State *L;
     td_handlers *set;     /* counted */
-    td_state_task *tasks; /* as many as the set has */
+    td_state_task *tasks; /* as many as the set had when the state was made (none, while the set is loaded) */
+    size_t tasks_count;
     void *user;
     td_list owned; /* td_own */
 
@@ -53,6 +54,7 @@ struct td_state {
     lua_State *volatile running; /* the coroutine that runs, for arming its hook */
     bool ticking;                /* the hook is always on, since no signal will arm it */
     uint64_t ticked_ns;
+    bool loading;  /* it is the scratch state of a load */
     bool stopping; /* the call is to end as stop says, at its next instruction */
     td_outcome stop_outcome;
     const char *stop_reason; /* static */

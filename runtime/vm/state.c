@@ -78,6 +78,10 @@ static void keep_functions(lua_State *L, td_state_task *kept, const td_task *tas
     if (!lua_istable(L, -1)) luaL_error(L, "returned %s this time; a handler returns a table", luaL_typename(L, -1));
     if (lua_getfield(L, -1, "handle") != LUA_TFUNCTION) luaL_error(L, "handle is not a function this time");
     kept->handle = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (lua_getfield(L, -1, "unload") == LUA_TFUNCTION)
+        kept->unload = luaL_ref(L, LUA_REGISTRYINDEX);
+    else
+        lua_pop(L, 1);
     if (!task->has_backoff) return;
     if (lua_getfield(L, -1, "backoff") != LUA_TFUNCTION) luaL_error(L, "backoff is not a function this time");
     kept->backoff = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -112,11 +116,12 @@ td_state *td_state_make(td_handlers *set, size_t memory_limit) {
         free(tasks);
         return NULL;
     }
-    for (size_t i = 0; i < set->tasks_count; i++) tasks[i] = (td_state_task){ LUA_NOREF, LUA_NOREF };
+    for (size_t i = 0; i < set->tasks_count; i++) tasks[i] = (td_state_task){ LUA_NOREF, LUA_NOREF, LUA_NOREF };
     td_arena_init(&state->arena, memory_limit);
     td_list_init(&state->owned);
     state->set = td_handlers_ref(set);
     state->tasks = tasks;
+    state->tasks_count = set->tasks_count;
     return state;
 }
 
@@ -163,8 +168,20 @@ void td_state_drop(td_state *state) {
     free(state);
 }
 
+/* call_unloads calls unload() of the modules that have one. What they raise is nobody's concern any more. */
+static void call_unloads(td_state *state) {
+    lua_State *L = state->L;
+    for (size_t i = 0; i < state->tasks_count; i++) {
+        if (state->tasks[i].unload == LUA_NOREF) continue;
+        lua_rawgeti(L, LUA_REGISTRYINDEX, state->tasks[i].unload);
+        (void)lua_pcall(L, 0, 0, 0);
+        lua_settop(L, 0);
+    }
+}
+
 void td_state_close(td_state *state) {
     state->user = NULL;
+    if (state->L) call_unloads(state);
     if (state->L) lua_close(state->L);
     state->running = NULL;
     state->L = NULL;

@@ -58,6 +58,21 @@ typedef struct td_handlers td_handlers;
    Errors: HANDLER with "file:line: reason" (field and value named where it is about a declaration), IO, MEMORY. */
 int td_handlers_load(const char *dir, const td_module *modules, size_t modules_count, td_handlers **set,
                      tidemill_error *err) TD_MUST_CHECK;
+/* A load under way, for who runs it on a fiber, and may have to cut that off. */
+typedef struct td_load td_load;
+
+/* td_load_new begins one; NULL without memory. td_load_run does what td_handlers_load does, to its end, with the fiber
+   that it runs on preempted as a job's is. td_load_take returns the set that came of it, counted once for the caller.
+   td_load_stop has the file that is being loaded fail for a reason (static), where it is: from the loop, while the
+   fiber does not run. td_load_file is the path of the file that is being loaded ("" when none is). td_load_free ends a
+   load that does not run, whether it was run to its end or its fiber was dropped; NULL is allowed. */
+td_load *td_load_new(const char *dir, const td_module *modules, size_t modules_count);
+int td_load_run(td_load *load, tidemill_error *err) TD_MUST_CHECK;
+td_handlers *td_load_take(td_load *load);
+void td_load_stop(td_load *load, const char *reason);
+const char *td_load_file(const td_load *load);
+void td_load_free(td_load *load);
+
 td_handlers *td_handlers_ref(td_handlers *set);
 void td_handlers_unref(td_handlers *set);
 size_t td_handlers_count(const td_handlers *set);

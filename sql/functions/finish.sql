@@ -10,7 +10,8 @@ $$;
 -- The plan is made when a session first calls this, often with no jobs stored, and kept: it must not scan the table.
 create or replace function tidemill.finish(ids bigint[], leases bigint[], outcomes text[], errors text[],
     tracebacks text[], results jsonb[], delays float8[], cpu_us bigint[] default null, wall_us bigint[] default null,
-    peak_bytes bigint[] default null, logs text[] default null) returns setof bigint
+    peak_bytes bigint[] default null, logs text[] default null, generations int[] default null,
+    codes text[] default null) returns setof bigint
 language plpgsql set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
     set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -22,13 +23,15 @@ begin
         order by j.id for update of j;
     return query
     with given as materialized (
-        select * from unnest(ids, leases, outcomes, errors, tracebacks, results, delays, cpu_us, wall_us, peak_bytes, logs)
-            as g(id, lease, outcome, error, traceback, result, delay, cpu_us, wall_us, peak_bytes, log)
+        select * from unnest(ids, leases, outcomes, errors, tracebacks, results, delays, cpu_us, wall_us, peak_bytes, logs,
+                generations, codes)
+            as g(id, lease, outcome, error, traceback, result, delay, cpu_us, wall_us, peak_bytes, log, generation, code)
     ), mine as materialized (
         -- The reason of one that was stopped is the asker's, unless the handler gave its own.
         select j.*, l.queue, l.task, l.priority as given_priority, g.outcome,
             coalesce(g.error, case when g.outcome in ('cancelled', 'discarded') then s.reason end) as error,
-            g.traceback, g.result, g.delay, g.cpu_us, g.wall_us, g.peak_bytes, g.log, s.outcome as stop,
+            g.traceback, g.result, g.delay, g.cpu_us, g.wall_us, g.peak_bytes, g.log, g.generation,
+            nullif(g.code, '') as code, s.outcome as stop,
             s.reason as stop_reason
         from given g
         join tidemill.job j on j.id = g.id and j.lease = g.lease
@@ -57,7 +60,7 @@ begin
     ), logged as (
         insert into tidemill.attempt
         select d.id, d.run, d.attempt, d.outcome, d.error, d.traceback, d.attempted_at, v_now, d.process, d.lease,
-            d.cpu_us, d.wall_us, d.peak_bytes, d.log
+            d.cpu_us, d.wall_us, d.peak_bytes, d.log, d.generation, d.code
         from decided d
     ), ended as (
         delete from tidemill.job j using decided d where j.id = d.id and d.next is not null

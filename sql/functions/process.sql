@@ -29,7 +29,7 @@ end $$;
 -- without a job. alive is false when the process was already taken for dead: its jobs were given back, and it must stop
 -- those it runs. Every process calls this every two seconds: it must not scan the table of jobs.
 create or replace function tidemill.heartbeat(process_id bigint) returns table (alive boolean, job bigint, lease bigint,
-    outcome text)
+    outcome text, reload bigint, reload_to text)
 language plpgsql set search_path = pg_catalog, pg_temp
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 #variable_conflict use_column
@@ -38,10 +38,29 @@ declare
 begin
     update tidemill.process p set heartbeat_at = clock_timestamp() where p.id = process_id and p.stopped_at is null;
     v_alive := found;
-    return query select v_alive, j.id, j.lease, r.outcome from (values (1)) one
+    return query select v_alive, j.id, j.lease, r.outcome, q.id, q.to_code from (values (1)) one
+        left join lateral (select n.id, n.to_code from tidemill.reload_request n
+            join tidemill.process p on p.id = process_id and n.id > p.reload and n.requested_at > p.started_at
+            order by n.id desc limit 1) q on true
         left join (tidemill.stop_request r join tidemill.job j on j.id = r.job and j.process = process_id
             and j.lease is not null) on true;
 end $$;
+
+-- reloaded: notes which code a process runs, what keeps it from newer code, which reload it answers (null: none), and which
+-- queues it serves.
+create or replace function tidemill.reloaded(process_id bigint, generation int, code text, degraded text, reload bigint,
+    queues jsonb) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+    update tidemill.process p set generation = reloaded.generation, code = reloaded.code, degraded = reloaded.degraded,
+        reload = coalesce(reloaded.reload, p.reload), queues = reloaded.queues where p.id = process_id
+$$;
+
+-- reload: asks every process to load its handlers anew, or to go back to the code of a hash. Returns the request's id.
+create or replace function tidemill.reload(to_code text default null) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+    select pg_notify('tidemill', '');
+    insert into tidemill.reload_request (to_code) values (to_code) returning id
+$$;
 
 -- give_back: makes jobs that a process holds available again, as lost or returned, without an attempt counted. tokens:
 -- those of its leases (null: all). Returns how many.

@@ -7,7 +7,8 @@
 --   'next'   fewer were due than there is room for; scheduled_at is when the next will be (null: none waits)
 create or replace function tidemill.work(process_id bigint, ids bigint[], leases bigint[], outcomes text[],
     errors text[], tracebacks text[], results jsonb[], delays float8[],
-    cpu_us bigint[], wall_us bigint[], peak_bytes bigint[], logs text[], spent bigint[],
+    cpu_us bigint[], wall_us bigint[], peak_bytes bigint[], logs text[],
+    generations int[], codes text[], spent bigint[],
     token bigint, queues text[], free int[], tasks text[], asleep boolean)
 returns table (kind text, id bigint, task text, queue text, run int, attempt int, max_attempts int, priority int,
     args text, tags text[], enqueued_at timestamptz, scheduled_at timestamptz)
@@ -21,7 +22,7 @@ begin
         return query select 'stale', s.id, null::text, null::text, null::int, null::int, null::int, null::int,
             null::text, null::text[], null::timestamptz, null::timestamptz
             from tidemill.finish(ids, leases, outcomes, errors, tracebacks, results, delays, cpu_us, wall_us, peak_bytes,
-                logs) s(id);
+                logs, generations, codes) s(id);
         delete from tidemill.lease l where l.token = any (spent) and l.process = process_id;
     end if;
     if not asleep then

@@ -37,7 +37,11 @@ create table tidemill.process (
     queues jsonb not null default '{}',  -- what it serves: {"default": 100, ...}, the number of workers of each queue
     started_at timestamptz not null default clock_timestamp(),
     heartbeat_at timestamptz not null default clock_timestamp(),
-    stopped_at timestamptz
+    stopped_at timestamptz,
+    generation int not null default 1,  -- of the handlers that it runs, and the hash of their code
+    code text,
+    degraded text,                      -- what keeps it from newer code; null: nothing
+    reload bigint not null default 0    -- the last reload that it has answered
 ) with (fillfactor = 50);
 
 -- Jobs wait in lanes: one for each queue, task and priority as given (null: not given, so the declaration in force when
@@ -124,6 +128,8 @@ create table tidemill.attempt (
     wall_us bigint,             -- time from its start to its end by the worker's clock,
     peak_bytes bigint,          -- and memory of its Lua state
     log text,                   -- the end of what it logged, where it did not complete
+    generation int,             -- of the code that it ran on, counted by its process,
+    code text,                  -- and that code's hash
     primary key (job_id, run)
 );
 
@@ -150,6 +156,13 @@ create table tidemill.stop_request (
     requested_at timestamptz not null default clock_timestamp()
 );
 create index stop_request_job on tidemill.stop_request (job);
+
+-- A reload that was asked for. Every process answers the newest; to_code: the hash to go back to, null: what the files hold.
+create table tidemill.reload_request (
+    id bigint generated always as identity primary key,
+    to_code text,
+    requested_at timestamptz not null default clock_timestamp()
+);
 
 -- Queues of which a process found nothing due, so that it waits for a notification. Enqueue notifies only while somebody
 -- does. A process takes its rows out at most once a second, and only while it is busy, so this stays small.

@@ -26,11 +26,12 @@ left join tidemill.process p on p.id = d.process;
 
 create or replace view tidemill.attempts as
 select a.job_id, a.run, a.attempt, a.outcome, a.error, a.traceback, a.started_at, a.finished_at, p.name as worker,
-    a.cpu_us / 1000.0 as cpu_ms, a.wall_us / 1000.0 as wall_ms, a.peak_bytes, a.log
+    a.cpu_us / 1000.0 as cpu_ms, a.wall_us / 1000.0 as wall_ms, a.peak_bytes, a.log,
+    a.generation, a.code
 from tidemill.attempt a join tidemill.process p on p.id = a.process
 union all
 select j.id, j.run, j.attempt, null, null, null, j.attempted_at, null, p.name,
-    null, null, null, null
+    null, null, null, null, null, null
 from tidemill.job j join tidemill.process p on p.id = j.process where j.lease is not null;
 
 create or replace view tidemill.dead_letters as

@@ -1,4 +1,5 @@
-/* client_test.c: connecting from C, tidemill_enqueue_tx in a caller's own transaction, and connections that are lost. */
+/* client_test.c: connecting from C, tidemill_enqueue_tx in a caller's own transaction, and connections that are lost.
+ */
 #include "client_fixture.h"
 
 #include <pthread.h>
@@ -47,8 +48,8 @@ static void a_database_that_cannot_be_used_is_refused(void **state) {
     } cases[] = {
         { "postgresql:///x?host=/nowhere", TIDEMILL_ECONNECT, "the database cannot be reached: ", "" },
         { missing, TIDEMILL_ECONNECT, "the database cannot be reached: ", "" },
-        { getenv("TIDEMILL_TEST_DATABASE"), TIDEMILL_ESCHEMA,
-          "the database is not migrated; run tidemill migrate up", "" },
+        { getenv("TIDEMILL_TEST_DATABASE"), TIDEMILL_ESCHEMA, "the database is not migrated; run tidemill migrate up",
+          "" },
         { "nonsense", TIDEMILL_EINVALID, "database: not a valid URL or connection string", "database" },
         { "\xFF", TIDEMILL_EINVALID, "database: not a valid URL or connection string", "database" },
     };

@@ -11,7 +11,7 @@ enum { MANY = 100 };
 #define SHOW                                                                                                           \
     "local dir, number = ...; local function p(name) return dir .. '/' .. name end "                                   \
     "local function clean(v) return (tostring(v):gsub(dir:gsub('%p', '%%%0'), 'DIR'):gsub('0x%x+', 'ADDRESS'):gsub("   \
-    "'^.-:%d+: ', '')) end "                                                                                        \
+    "'^.-:%d+: ', '')) end "                                                                                           \
     "local function show(...) local out = {} for i = 1, select('#', ...) do out[i] = clean((select(i, ...))) end "     \
     "return table.concat(out, '|') end "                                                                               \
     "local function try(f, ...) return show(pcall(f, ...)) end "                                                       \
@@ -24,7 +24,8 @@ enum { MANY = 100 };
 /* Each is run by lua5.4 and in a worker's state; what it added must be the same. */
 static const char *const scripts[] = {
     /* open and its errors */
-    "add(io.open(p'none')) add(io.open(p'none', 'r+')) add(io.open(dir .. '/no/such', 'w')) add(try(io.open, p'x', 'q')) "
+    "add(io.open(p'none')) add(io.open(p'none', 'r+')) add(io.open(dir .. '/no/such', 'w')) add(try(io.open, p'x', "
+    "'q')) "
     "add(try(io.open, p'x', 'rw')) add(try(io.open, p'x', 'r+b+')) add(try(io.open)) add(try(io.open, {})) "
     "for _, m in ipairs{ 'r', 'w', 'a', 'r+', 'w+', 'a+', 'rb', 'r+b', 'wb', 'w+b', 'ab' } do put('m', 'abc') "
     "local f = io.open(p'm', m) add(m, io.type(f), f:seek(), f:read('a')) f:seek('set', 0) add(f:write('Z')) "
@@ -32,7 +33,8 @@ static const char *const scripts[] = {
     /* reading lines */
     "put('l', 'one\\ntwo\\r\\n\\n\\0zero\\nlast') for l in io.lines(p'l') do add(l) end "
     "for l in io.lines(p'l', 'L') do add(l) end local f = io.open(p'l') add(f:read('l', 'L', '*l', 'l', 'l', 'l')) "
-    "add(f:read('l')) add(f:read('a')) add(f:read(0)) f:close() put('e', '') for l in io.lines(p'e') do add('never') end "
+    "add(f:read('l')) add(f:read('a')) add(f:read(0)) f:close() put('e', '') for l in io.lines(p'e') do add('never') "
+    "end "
     "f = io.open(p'e') add(f:read()) add(f:read('a')) add(f:read('L')) add(f:read(0)) f:close()",
     /* lines as a loop's values, with formats */
     "put('n', '1 2 3\\n4 5 6\\n') for a, b, c in io.lines(p'n', 'n', 'n', 'n') do add(a, b, c) end "
@@ -40,79 +42,110 @@ static const char *const scripts[] = {
     "add(try(io.lines, p'none')) add(try(io.lines(p'n', 'x'))) add(select('#', io.lines(p'n'))) "
     "add(try(function() for l in io.lines(p'n', {}) do end end)) "
     "local i = io.lines(p'n') add(i()) add(i()) add(i()) add(try(i)) "
-    "local f = io.open(p'n') for l in f:lines() do add(l) end add(io.type(f)) add(f:read()) f:close() add(try(f.lines, f)) "
+    "local f = io.open(p'n') for l in f:lines() do add(l) end add(io.type(f)) add(f:read()) f:close() add(try(f.lines, "
+    "f)) "
     "f = io.open(p'n') local g = f:lines() f:close() add(try(g))",
     /* counts */
-    "put('c', ('abc'):rep(5000)) local f = io.open(p'c') add(f:read(0)) add(#f:read(10)) add(#f:read(4095)) add(#f:read(8000)) "
+    "put('c', ('abc'):rep(5000)) local f = io.open(p'c') add(f:read(0)) add(#f:read(10)) add(#f:read(4095)) "
+    "add(#f:read(8000)) "
     "add(f:read(3, 0, 1)) add(#f:read(100000)) add(f:read(1)) add(f:read(0)) add(f:read(1, 2)) add(f:close())",
     /* numbers */
-    "for _, t in ipairs{ '12', ' \\n\\t-3.5e2x', '0x1F', '0x.8p1', '+7', '1e+', '1e', '.', '.5', '5.', '0x', 'nan', 'inf', '- 1', "
-    "'1,5', '00012', '1..2', '0xep1', '9223372036854775807', '9223372036854775808', ('1'):rep(199), ('1'):rep(201), '1e400', "
+    "for _, t in ipairs{ '12', ' \\n\\t-3.5e2x', '0x1F', '0x.8p1', '+7', '1e+', '1e', '.', '.5', '5.', '0x', 'nan', "
+    "'inf', '- 1', "
+    "'1,5', '00012', '1..2', '0xep1', '9223372036854775807', '9223372036854775808', ('1'):rep(199), ('1'):rep(201), "
+    "'1e400', "
     "'--1', '1-2', '' } do put('x', t .. ' tail') local f = io.open(p'x') local n = f:read('n') "
     "add(t:sub(1, 30), n, math.type(n)) add(f:read('a')) f:close() end "
     "put('x', '1 2 x 3') local f = io.open(p'x') add(f:read('n', 'n', 'n', 'n')) f:close()",
     /* formats */
     "put('f', 'x') local f = io.open(p'f') add(try(f.read, f, 'x')) add(try(f.read, f, '')) add(try(f.read, f, 1.5)) "
-    "add(try(f.read, f, {})) add(try(f.read)) add(try(f.read, 1)) add(try(f.read, f, '*x')) add(f:read('*a')) f:close()",
+    "add(try(f.read, f, {})) add(try(f.read)) add(try(f.read, 1)) add(try(f.read, f, '*x')) add(f:read('*a')) "
+    "f:close()",
     /* writing */
-    "local f = io.open(p'w', 'w') add(f == f:write('a', 1, 2.5, 1e100, -0.0, 3.0, 2^53, math.mininteger, '\\0')) add(f:write()) "
+    "local f = io.open(p'w', 'w') add(f == f:write('a', 1, 2.5, 1e100, -0.0, 3.0, 2^53, math.mininteger, '\\0')) "
+    "add(f:write()) "
     "add(try(f.write, f, {})) add(try(f.write, f, nil)) add(f:close()) add(text'w') f = io.open(p'w', 'w') "
     "for i = 1, 5000 do f:write(i, ' ') end f:write(('z'):rep(10000)) f:write('end') f:close() local t = text'w' "
     "add(#t, t:sub(-20)) local s = 0 for n in t:gmatch('%d+') do s = s + n end add(s)",
     /* what a mode forbids */
-    "put('r', 'abc') local f = io.open(p'r') add(f:write('x')) add(f:read('a')) add(f:close()) f = io.open(p'r', 'w') add(f:read()) "
-    "add(f:read('a')) add(f:read(1)) f:close() f = io.open(dir) add(io.type(f)) add(f:read()) add(f:read('a')) add(f:read(1)) "
+    "put('r', 'abc') local f = io.open(p'r') add(f:write('x')) add(f:read('a')) add(f:close()) f = io.open(p'r', 'w') "
+    "add(f:read()) "
+    "add(f:read('a')) add(f:read(1)) f:close() f = io.open(dir) add(io.type(f)) add(f:read()) add(f:read('a')) "
+    "add(f:read(1)) "
     "add(f:close()) add(io.open(dir, 'w')) add(try(io.lines, dir)) add(try(io.lines(dir)))",
     /* seeking, and turning between reading and writing */
-    "put('s', '0123456789') local f = io.open(p's', 'r+') add(f:seek()) add(f:read(3)) add(f:seek()) add(f:seek('cur', 2)) "
+    "put('s', '0123456789') local f = io.open(p's', 'r+') add(f:seek()) add(f:read(3)) add(f:seek()) add(f:seek('cur', "
+    "2)) "
     "add(f:read(1)) add(f:seek('end')) add(f:read(1)) add(f:seek('end', -2)) add(f:read('a')) add(f:seek('set', 4)) "
-    "add(f:write('XY')) add(f:seek()) f:seek('cur', 0) add(f:read(2)) add(f:seek('set', -1)) add(f:seek('cur', -1)) add(f:seek('cur', -100)) "
-    "add(try(f.seek, f, 'bad')) add(try(f.seek, f, 'set', 1.5)) add(f:seek('set', 20)) f:write('far') f:close() add(text's') "
+    "add(f:write('XY')) add(f:seek()) f:seek('cur', 0) add(f:read(2)) add(f:seek('set', -1)) add(f:seek('cur', -1)) "
+    "add(f:seek('cur', -100)) "
+    "add(try(f.seek, f, 'bad')) add(try(f.seek, f, 'set', 1.5)) add(f:seek('set', 20)) f:write('far') f:close() "
+    "add(text's') "
     "f = io.open(p's', 'a+') f:write('app') add(f:seek()) f:seek('set', 0) add(f:read('a')) f:close()",
     /* buffers */
-    "for _, m in ipairs{ 'no', 'full', 'line' } do local f = io.open(p'b', 'w') add(f:setvbuf(m)) f:write('a') add(m, text'b') "
+    "for _, m in ipairs{ 'no', 'full', 'line' } do local f = io.open(p'b', 'w') add(f:setvbuf(m)) f:write('a') add(m, "
+    "text'b') "
     "f:write('b\\n') add(text'b') f:write('c\\nd') add(text'b') add(f:flush() and true) add(text'b') f:close() end "
     "local f = io.open(p'b', 'w') add(f:setvbuf('full', 10)) f:write('12345') add(text'b') f:write('6789012345') "
-    "f:close() add(text'b') add(try(f.setvbuf, f, 'full')) f = io.open(p'b') add(try(f.setvbuf, f)) add(try(f.setvbuf, f, 'x')) f:close()",
+    "f:close() add(text'b') add(try(f.setvbuf, f, 'full')) f = io.open(p'b') add(try(f.setvbuf, f)) add(try(f.setvbuf, "
+    "f, 'x')) f:close()",
     /* errors that come with writing */
-    "local f = io.open('/dev/full', 'w') add(f:setvbuf('no')) add(f:write('x')) add(f:close()) f = io.open('/dev/full', 'w') "
-    "f:write('x') add(f:flush()) f:close() f = io.open('/dev/full', 'w') f:write('x') add(f:close()) f = io.open('/dev/null', 'r+') "
+    "local f = io.open('/dev/full', 'w') add(f:setvbuf('no')) add(f:write('x')) add(f:close()) f = "
+    "io.open('/dev/full', 'w') "
+    "f:write('x') add(f:flush()) f:close() f = io.open('/dev/full', 'w') f:write('x') add(f:close()) f = "
+    "io.open('/dev/null', 'r+') "
     "add(f:write('x')) add(f:read('a')) add(f:close()) f = io.open('/dev/zero') add(#f:read(10000)) f:close()",
     /* closed files, types, names */
     "local f = io.open(p't', 'w') add(f) add(io.type(f)) f:close() add(f) add(io.type(f)) add(io.type(1)) "
-    "add(try(io.type)) add(try(f.write, f, 'x')) add(try(f.read, f)) add(try(f.close, f)) add(try(f.flush, f)) add(try(f.seek, f)) "
+    "add(try(io.type)) add(try(f.write, f, 'x')) add(try(f.read, f)) add(try(f.close, f)) add(try(f.flush, f)) "
+    "add(try(f.seek, f)) "
     "add(io.stdin, io.stdout, io.stderr) add(io.stdout:close()) add(io.type(io.stdout)) add(try(io.close, 1)) "
     "add(try(io.close, io.stderr)) add(getmetatable(f).__name) add(try(getmetatable(f).__index.read, nil)) "
     "local names = {} for k in pairs(io) do names[#names + 1] = k end table.sort(names) add(table.unpack(names)) "
-    "names = {} for k in pairs(getmetatable(f).__index) do names[#names + 1] = k end table.sort(names) add(table.unpack(names)) "
-    "names = {} for k in pairs(os) do names[#names + 1] = k end table.sort(names) add(table.unpack(names)) add(package.loaded.io == io)",
+    "names = {} for k in pairs(getmetatable(f).__index) do names[#names + 1] = k end table.sort(names) "
+    "add(table.unpack(names)) "
+    "names = {} for k in pairs(os) do names[#names + 1] = k end table.sort(names) add(table.unpack(names)) "
+    "add(package.loaded.io == io)",
     /* default files */
-    "put('i', 'one\\ntwo\\n3 4 rest') add(io.input() == io.stdin, io.output() == io.stdout) local f = io.input(p'i') add(f == io.input()) "
+    "put('i', 'one\\ntwo\\n3 4 rest') add(io.input() == io.stdin, io.output() == io.stdout) local f = io.input(p'i') "
+    "add(f == io.input()) "
     "add(io.read()) add(io.read('L')) add(io.read('n', 'n')) add(io.read(2, 'a')) add(io.read()) add(io.read(0)) "
-    "add(io.close(f)) add(try(io.read)) add(try(io.input, p'none')) io.input(io.stdin) io.output(p'o') add(io.write('a', 1) == io.output()) "
-    "add(io.flush() and true) add(text'o') add(io.close()) add(try(io.write, 'x')) add(try(io.close)) add(try(io.flush)) "
-    "add(try(io.output, p'no/such')) add(try(io.output, {})) io.output(io.stdout) io.input(p'i') for l in io.lines() do add(l) end "
-    "add(io.type(io.input())) io.close(io.input()) add(try(io.lines)) io.input(io.stdin) add(try(io.read, 'x')) add(try(io.read, {}))",
+    "add(io.close(f)) add(try(io.read)) add(try(io.input, p'none')) io.input(io.stdin) io.output(p'o') "
+    "add(io.write('a', 1) == io.output()) "
+    "add(io.flush() and true) add(text'o') add(io.close()) add(try(io.write, 'x')) add(try(io.close)) "
+    "add(try(io.flush)) "
+    "add(try(io.output, p'no/such')) add(try(io.output, {})) io.output(io.stdout) io.input(p'i') for l in io.lines() "
+    "do add(l) end "
+    "add(io.type(io.input())) io.close(io.input()) add(try(io.lines)) io.input(io.stdin) add(try(io.read, 'x')) "
+    "add(try(io.read, {}))",
     /* <close>, collection */
     "local g do local f <close> = io.open(p'd', 'w') f:write('kept') g = f end add(io.type(g)) add(text'd') "
-    "for i = 1, 2000 do io.open(p'd', 'a'):write('x') if i % 100 == 0 then collectgarbage() end end collectgarbage() add(#text'd') "
+    "for i = 1, 2000 do io.open(p'd', 'a'):write('x') if i % 100 == 0 then collectgarbage() end end collectgarbage() "
+    "add(#text'd') "
     "do local f <close> = io.open(p'd') f:close() end for l in io.lines(p'd') do break end",
     /* temporary files, remove, rename */
-    "local f = io.tmpfile() add(io.type(f)) f:write('abc') f:seek('set') add(f:read('a')) add(f:close()) local n = os.tmpname() "
+    "local f = io.tmpfile() add(io.type(f)) f:write('abc') f:seek('set') add(f:read('a')) add(f:close()) local n = "
+    "os.tmpname() "
     "add(n:match('^/tmp/lua_......$') ~= nil, io.open(n) ~= nil) add(os.remove(n)) add(select(2, os.remove(p'none'))) "
     "put('a', 'x') add(os.rename(p'a', p'b')) add(text'b') add(os.rename(p'a', p'c')) add(os.rename(p'none', p'c')) "
     "add(os.remove(p'b')) add(os.remove(dir .. '/no/such')) os.execute('mkdir ' .. p'sub') add(os.remove(p'sub')) "
     "add(try(os.remove)) add(try(os.rename, 'x'))",
     /* os.execute */
     "add(os.execute()) add(os.execute('true')) add(os.execute('exit 3')) add(os.execute('kill -9 $$')) "
-    "add(os.execute('echo text > ' .. p'x')) add(text'x') add(os.execute('no-such-program-at-all 2>/dev/null')) add(try(os.execute, {}))",
+    "add(os.execute('echo text > ' .. p'x')) add(text'x') add(os.execute('no-such-program-at-all 2>/dev/null')) "
+    "add(try(os.execute, {}))",
     /* io.popen */
-    "local f = io.popen('echo one; echo two; exit 5') add(io.type(f)) add(f:read()) add(f:read('a')) add(f:close()) add(io.type(f)) "
-    "f = io.popen('cat > ' .. p'x', 'w') f:write('through ', 7) add(f:close()) add(text'x') for l in io.popen('seq 3'):lines() do add(l) end "
-    "f = io.popen('kill -15 $$') add(f:read('a')) add(f:close()) f = io.popen('seq 1 20000') local t = f:read('a') add(#t) add(f:close()) "
+    "local f = io.popen('echo one; echo two; exit 5') add(io.type(f)) add(f:read()) add(f:read('a')) add(f:close()) "
+    "add(io.type(f)) "
+    "f = io.popen('cat > ' .. p'x', 'w') f:write('through ', 7) add(f:close()) add(text'x') for l in io.popen('seq "
+    "3'):lines() do add(l) end "
+    "f = io.popen('kill -15 $$') add(f:read('a')) add(f:close()) f = io.popen('seq 1 20000') local t = f:read('a') "
+    "add(#t) add(f:close()) "
     "f = io.popen('cat', 'w') add(f:read()) f:close() f = io.popen('echo x') add(f:seek()) add(f:write('x')) f:close() "
-    "add(try(io.popen, 'true', 'rw')) add(try(io.popen)) f = io.popen('true') f:read('a') f:close() add(try(f.close, f)) "
-    "do local f <close> = io.popen('echo y') end f = io.popen('no-such-program-at-all 2>/dev/null') add(f:read('a')) add(f:close())",
+    "add(try(io.popen, 'true', 'rw')) add(try(io.popen)) f = io.popen('true') f:read('a') f:close() add(try(f.close, "
+    "f)) "
+    "do local f <close> = io.popen('echo y') end f = io.popen('no-such-program-at-all 2>/dev/null') add(f:read('a')) "
+    "add(f:close())",
 };
 
 /* show_difference prints two texts from the line on in which they differ. */
@@ -179,9 +212,8 @@ static void fifos_are_waited_for(void **state) {
     char path[100];
     snprintf(path, sizeof path, "%s/fifo", t->dir);
     assert_int_equal(mkfifo(path, 0600), 0);
-    job *reader =
-        job_start(t, SHOW "local f = io.open(p'fifo') local a = f:read() local b = f:read('a') return a .. '|' .. b",
-                  t->dir, 0);
+    job *reader = job_start(
+        t, SHOW "local f = io.open(p'fifo') local a = f:read() local b = f:read('a') return a .. '|' .. b", t->dir, 0);
     lib_on_thread(t, nothing, NULL);
     ASSERT_RUN(t, "return 'others run'", "", "others run");
     assert_false(reader->done);
@@ -195,8 +227,8 @@ static void fifos_are_waited_for(void **state) {
     assert_string_equal(reader->text, "first|second");
     job_free(reader);
 
-    job *writer =
-        job_start(t, SHOW "local f = io.open(p'fifo', 'w') f:write(('x'):rep(1000000)) return show(f:close())", t->dir, 0);
+    job *writer = job_start(
+        t, SHOW "local f = io.open(p'fifo', 'w') f:write(('x'):rep(1000000)) return show(f:close())", t->dir, 0);
     lib_on_thread(t, nothing, NULL);
     assert_false(writer->done);
     fd = open(path, O_RDONLY);
@@ -217,13 +249,16 @@ static void programs_run_side_by_side(void **state) {
     job *jobs[2 * TOGETHER];
     char path[100];
     for (int i = 0; i < TOGETHER; i++) {
-        jobs[i] = job_start(t, SHOW "return show(os.execute('echo x >> ' .. p'here; while [ ! -e ' .. p'go ]; do sleep 0.02; "
-                                    "done; exit ' .. number))",
-                            t->dir, i);
-        jobs[TOGETHER + i] =
-            job_start(t, SHOW "local f = io.popen('echo x >> ' .. p'here; while [ ! -e ' .. p'go ]; do sleep 0.02; done; echo '"
-                              " .. number) return f:read('a') .. show(f:close())",
+        jobs[i] =
+            job_start(t,
+                      SHOW "return show(os.execute('echo x >> ' .. p'here; while [ ! -e ' .. p'go ]; do sleep 0.02; "
+                           "done; exit ' .. number))",
                       t->dir, i);
+        jobs[TOGETHER + i] = job_start(
+            t,
+            SHOW "local f = io.popen('echo x >> ' .. p'here; while [ ! -e ' .. p'go ]; do sleep 0.02; done; echo '"
+                 " .. number) return f:read('a') .. show(f:close())",
+            t->dir, i);
     }
     EVENTUALLY(file_lines(t, "here") == 2 * TOGETHER);
     snprintf(path, sizeof path, "%s/go", t->dir);
@@ -319,8 +354,8 @@ static void a_dropped_job_leaves_nothing(void **state) {
 static void a_file_outlives_its_job_in_its_worker(void **state) {
     lib *t = *state;
     int before = open_files();
-    job *j = job_start(t, SHOW "kept = io.open(p'kept', 'w') kept:write('x') popen = io.popen('sleep 1000') return 'done'",
-                       t->dir, 0);
+    job *j = job_start(
+        t, SHOW "kept = io.open(p'kept', 'w') kept:write('x') popen = io.popen('sleep 1000') return 'done'", t->dir, 0);
     job_wait(j);
     assert_string_equal(j->text, "done");
     assert_true(open_files() >= before + 2);
@@ -333,9 +368,11 @@ static void jobs_are_dropped_at_every_moment(void **state) {
     ASSERT_RUN(t, "return os.execute('true')", "", "true");
     int before = open_files();
     for (int i = 0; i < MANY; i++) {
-        job *j = job_start(t, SHOW "while true do local f = io.popen('echo x', 'r') f:read('a') f:close() os.execute('true') "
-                                   "f = io.popen('cat >/dev/null', 'w') f:write('x') f:close() end",
-                           t->dir, 0);
+        job *j =
+            job_start(t,
+                      SHOW "while true do local f = io.popen('echo x', 'r') f:read('a') f:close() os.execute('true') "
+                           "f = io.popen('cat >/dev/null', 'w') f:write('x') f:close() end",
+                      t->dir, 0);
         for (int k = 0; k < i; k++) lib_on_thread(t, nothing, NULL);
         if (i % 4 == 0) usleep((unsigned)i * 100);
         job_drop(j);
@@ -350,12 +387,14 @@ static void each_lua_allocation_may_fail(void **state) {
     lib *t = *state;
     char script[3000];
     int before = open_files();
-    snprintf(script, sizeof script,
-             "local path = '%s/m' fail_after((...)) local f = assert(io.open(path, 'w')) f:write('a\\n', 2, ('x'):rep(10000)) "
-             "f:close() local r = {} for l in io.lines(path) do r[#r + 1] = l end f = io.tmpfile() f:write('t') f:close() "
-             "f = io.popen('echo x') local x = f:read('a') f:close() os.execute('true') "
-             "fail_after(-1) return r[1] .. #r[2] .. x",
-             t->dir);
+    snprintf(
+        script, sizeof script,
+        "local path = '%s/m' fail_after((...)) local f = assert(io.open(path, 'w')) f:write('a\\n', 2, "
+        "('x'):rep(10000)) "
+        "f:close() local r = {} for l in io.lines(path) do r[#r + 1] = l end f = io.tmpfile() f:write('t') f:close() "
+        "f = io.popen('echo x') local x = f:read('a') f:close() os.execute('true') "
+        "fail_after(-1) return r[1] .. #r[2] .. x",
+        t->dir);
     lib_fail_each_allocation(t, script, "a10001x\n", 10);
     EVENTUALLY(open_files() <= before + 1);
 }

@@ -151,8 +151,7 @@ static inline job *job_start_limited(lib *t, const char *script, const char *arg
     j->number = number;
     snprintf(j->arg, sizeof j->arg, "%s", arg);
     tidemill_error err;
-    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, memory, NULL, &j->state,
-                                  &err), 0);
+    assert_int_equal(td_state_new(t->handlers, td_ctx_modules, td_ctx_modules_count, memory, NULL, &j->state, &err), 0);
     j->L = j->state->L;
     assert_int_equal(td_thread_post(t->thread, job_begin, j), 0);
     return j;
