@@ -20,7 +20,10 @@ static const td_option options[] = {
 };
 
 static const td_column columns[] = {
-    { "PROCESS", false, true }, { "GENERATION", true, false }, { "CODE", false, false }, { "STATE", false, true },
+    { "PROCESS", false, true },
+    { "GENERATION", true, false },
+    { "CODE", false, false },
+    { "STATE", false, true },
 };
 
 static const td_shown shown[] = {
@@ -61,12 +64,21 @@ static int report(td_cli *cli, const td_read *read, const td_rows *rows) {
     return code != TD_EXIT_OK ? code : bad ? TD_EXIT_FAILED : TD_EXIT_OK;
 }
 
+/* is_hash says whether a text is a hash, or the beginning of one. */
+static bool is_hash(const char *text) {
+    size_t len = strspn(text, "0123456789abcdef");
+    return len >= 4 && len <= 12 && !text[len];
+}
+
 static int run(td_cli *cli) {
     const reload_values *v = cli->values;
     td_read *read = NULL;
     td_rows *asked = NULL, *rows = NULL;
     tidemill_error err;
     int code = TD_EXIT_FAILED;
+    if (v->to && !is_hash(v->to))
+        return td_cli_usage(cli, "--to: %s is not the hash of code; give 4 to 12 of its digits, as jobs show has them",
+                            v->to);
     int rc = td_read_open(td_cli_database(cli), &read, &err);
     if (rc == 0) rc = td_read_rows(read, "cli_reload", &v->to, 1, &asked, &err);
     if (rc == 0) {
@@ -83,9 +95,10 @@ const td_command td_command_reload = {
     .name = "reload",
     .summary = "has every process load its handlers anew",
     .usage = "",
-    .about = "Asks every worker process on the database to load the handlers from its folder, waits until they have, and "
-             "says which code each runs. A process whose handlers are broken goes on with the code that it had, and "
-             "says why. Exits 0 when every process runs what was asked for.",
+    .about =
+        "Asks every worker process on the database to load the handlers from its folder, waits until they have, and "
+        "says which code each runs. A process whose handlers are broken goes on with the code that it had, and "
+        "says why. Exits 0 when every process runs what was asked for.",
     .examples = "tidemill reload\n"
                 "tidemill reload --to 5be89dc0\n",
     .options = options,

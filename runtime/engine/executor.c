@@ -10,7 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIDY_MS = 5000 };
+enum {
+    TIDY_MS = 5000,
+    MADE_MAX = 16,   /* workers made in one turn of the loop: then those that run have theirs */
+    CLOSED_MAX = 16, /* and closed */
+};
 #define FAREWELL_NS UINT64_C(1000000000)
 
 static void start_jobs(void *arg);
@@ -27,6 +31,14 @@ void td_executor_release(td_executor *x, td_job *job) {
     }
     pthread_mutex_unlock(&x->mutex);
     if (!td_list_empty(&x->waiting)) (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
+}
+
+/* move_all moves all of a list to the end of another. Returns how many. */
+static size_t move_all(td_list *to, td_list *from) {
+    td_list *node;
+    size_t n = 0;
+    for (; (node = td_list_shift(from)) != NULL; n++) td_list_push(to, node);
+    return n;
 }
 
 /* ---- Times ---- */
@@ -85,6 +97,50 @@ static void on_timer(uv_timer_t *timer) {
     if (next != UINT64_MAX) td_executor_watch(x, next);
 }
 
+/* ---- New code ---- */
+
+static void close_stale(void *arg) {
+    td_executor *x = arg;
+    for (int i = 0; i < CLOSED_MAX && !td_list_empty(&x->stale); i++)
+        td_worker_retire(td_container(x->stale.next, td_worker, link));
+    if (!td_list_empty(&x->stale)) (void)!td_thread_post(x->thread, close_stale, x); /* else on_tidy does it */
+}
+
+/* renew has jobs that start from now on run on the set that td_executor_reload has left, if there is one. */
+static void renew(td_executor *x) {
+    pthread_mutex_lock(&x->mutex);
+    td_handlers *former = x->next ? x->handlers : NULL;
+    if (former) {
+        x->handlers = x->next;
+        x->next = NULL;
+        atomic_store(&x->generation, x->next_generation);
+    }
+    pthread_mutex_unlock(&x->mutex);
+    if (!former) return;
+    td_handlers_unref(former);
+    bool closing = !td_list_empty(&x->stale);
+    move_all(&x->stale, &x->idle);
+    if (!closing) close_stale(x);
+}
+
+static void renew_on_thread(void *arg) {
+    renew(arg);
+}
+
+int td_executor_reload(td_executor *x, td_handlers *handlers, int generation) {
+    pthread_mutex_lock(&x->mutex);
+    td_handlers *former = x->next;
+    x->next = td_handlers_ref(handlers);
+    x->next_generation = generation;
+    pthread_mutex_unlock(&x->mutex);
+    td_handlers_unref(former);
+    return td_thread_post(x->thread, renew_on_thread, x);
+}
+
+int td_executor_generation(const td_executor *x) {
+    return atomic_load(&x->generation);
+}
+
 /* ---- Jobs coming in ---- */
 
 /* refuse gives a job back that nobody can run: no attempt is counted for what is not the job's fault. */
@@ -100,23 +156,28 @@ static bool is_full(const td_executor *x) {
     return x->config.memory_max && !td_list_empty(&x->jobs) && atomic_load(x->config.memory) >= x->config.memory_max;
 }
 
-static void start_waiting(td_executor *x) {
-    td_list *node;
+/* start_one starts a job, or gives it back. */
+static void start_one(td_executor *x, td_job *job) {
     tidemill_error err;
-    while (!x->disowned && !td_list_empty(&x->waiting) && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
-        td_job *job = td_container(node, td_job, link);
-        job->task = td_handlers_find(x->handlers, job->claimed.task);
-        if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
-        if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
-    }
+    job->task = td_handlers_find(x->handlers, job->claimed.task);
+    if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
+    if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
 }
 
-/* move_all moves all of a list to the end of another. Returns how many. */
-static size_t move_all(td_list *to, td_list *from) {
+/* start_waiting starts those that can be. After a few for which a worker had to be made the others wait for a turn of
+   the loop: a thousand states made at once would hold up those who run, and many jobs end so soon that the next can
+   have their worker. */
+static void start_waiting(td_executor *x) {
     td_list *node;
-    size_t n = 0;
-    for (; (node = td_list_shift(from)) != NULL; n++) td_list_push(to, node);
-    return n;
+    int made = 0;
+    renew(x);
+    while (!x->disowned && made < MADE_MAX && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+        made += td_list_empty(&x->idle);
+        start_one(x, td_container(node, td_job, link));
+        renew(x);
+    }
+    if (made == MADE_MAX && !td_list_empty(&x->waiting))
+        (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
 }
 
 static void start_jobs(void *arg) {
@@ -133,39 +194,6 @@ int td_executor_run(td_executor *x, td_list *jobs) {
     if (rc == 0) atomic_fetch_add(&x->load, move_all(&x->arriving, jobs));
     pthread_mutex_unlock(&x->mutex);
     return rc;
-}
-
-/* ---- New code ---- */
-
-typedef struct reloading {
-    td_executor *executor;
-    td_handlers *handlers;
-    int generation;
-} reloading;
-
-static void reload_on_thread(void *arg) {
-    reloading *r = arg;
-    td_executor *x = r->executor;
-    td_handlers_unref(x->handlers);
-    x->handlers = r->handlers;
-    atomic_store(&x->generation, r->generation);
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
-    free(r);
-}
-
-int td_executor_reload(td_executor *x, td_handlers *handlers, int generation) {
-    reloading *r = malloc(sizeof *r);
-    if (!r) return TIDEMILL_EMEMORY;
-    *r = (reloading){ x, td_handlers_ref(handlers), generation };
-    int rc = td_thread_post(x->thread, reload_on_thread, r);
-    if (rc == 0) return 0;
-    td_handlers_unref(handlers);
-    free(r);
-    return rc;
-}
-
-int td_executor_generation(const td_executor *x) {
-    return atomic_load(&x->generation);
 }
 
 /* ---- Ending jobs ---- */
@@ -224,6 +252,11 @@ static void hand_back(td_executor *x, td_job *job) {
     }
 }
 
+static void retire_all(td_executor *x) {
+    move_all(&x->stale, &x->idle);
+    while (!td_list_empty(&x->stale)) td_worker_retire(td_container(x->stale.next, td_worker, link));
+}
+
 static void disown_on_thread(void *arg) {
     disowning *d = arg;
     td_executor *x = d->executor;
@@ -234,7 +267,7 @@ static void disown_on_thread(void *arg) {
         if (job->claimed.id != d->job) hand_back(x, job);
     }
     while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    retire_all(x);
     free(d);
 }
 
@@ -252,6 +285,7 @@ static void on_tidy(uv_timer_t *timer) {
     td_executor *x = timer->data;
     uint64_t now = td_now_ns();
     start_waiting(x);
+    close_stale(x);
     while (!td_list_empty(&x->idle)) { /* the coldest is the last */
         td_worker *w = td_container(x->idle.prev, td_worker, link);
         if (now - w->idle_ns < TD_IDLE_MS * UINT64_C(1000000)) break;
@@ -274,11 +308,12 @@ static void close_on_thread(void *arg) {
     td_executor *x = arg;
     x->ending = true;
     uv_timer_stop(&x->tidy);
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    retire_all(x);
 }
 
 static void executor_destroy(td_executor *x) {
     td_handlers_unref(x->handlers);
+    td_handlers_unref(x->next);
     pthread_mutex_destroy(&x->mutex);
     free(x);
 }
@@ -291,7 +326,7 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     x->handlers = td_handlers_ref(config->handlers);
     x->generation = config->generation;
     pthread_mutex_init(&x->mutex, NULL);
-    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->jobs, &x->closing };
+    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->stale, &x->jobs, &x->closing };
     for (size_t i = 0; i < TD_COUNT(lists); i++) td_list_init(lists[i]);
     int rc = td_thread_start(&x->thread, config->name, err);
     if (rc == 0 && (td_thread_post(x->thread, open_on_thread, x) < 0 ||

@@ -1,8 +1,8 @@
 /* worker.h: a worker, and the executor on whose thread it is: private to worker.c and executor.c.
 
-   A worker is a Lua state and a fiber. It is idle (in the executor's `idle`), or has a job (which is in `jobs`), or
-   closes (in `closing`: its state's finalizers run, and then it is gone). Its fiber parks in two places only: waiting
-   for a job, and inside the handler; and is made to give way anywhere in there (loop/preempt.h).
+   A worker is a Lua state and a fiber. It is idle (in the executor's `idle`, or `stale`), or has a job (which is in
+   `jobs`), or closes (in `closing`: its state's finalizers run, and then it is gone). Its fiber parks in two places
+   only: waiting for a job, and inside the handler; and is made to give way anywhere in there (loop/preempt.h).
 
    How a job is stopped: the call is asked to end at its next instruction (td_state_stop), and its waits are ended
    (td_fiber_interrupt); a <close> variable may still run. When the grace is over and it has not ended, the worker is
@@ -49,9 +49,12 @@ struct td_executor {
     _Atomic int generation;
     td_preempt preempt;
     pthread_mutex_t mutex;
+    td_handlers *next; /* on which they are to start, counted, under the mutex; NULL: as before */
+    int next_generation;
     td_list arriving; /* jobs handed over, under the mutex; one post is under way while there are any */
-    td_list waiting;  /* jobs for which the process has no memory now */
+    td_list waiting;  /* jobs that cannot be started now */
     td_list idle;     /* of workers, the warmest first */
+    td_list stale;    /* of idle workers of former code, which are closed a few at a time */
     td_list jobs;     /* that run */
     td_list closing;  /* of workers */
     uv_timer_t timer;

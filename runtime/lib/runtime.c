@@ -16,6 +16,7 @@ enum {
     BLOCKING_MAX = 1000,
 };
 #define MEMORY_MAX_MB (INT64_C(1) << 30)
+#define LOAD_MAX_MS   (INT64_C(600) * 1000)
 #define GRACE_MAX_MS  (INT64_C(24) * 3600 * 1000)
 
 struct tidemill_runtime {
@@ -47,6 +48,10 @@ static int check_config(const tidemill_config *c, tidemill_error *err) {
     if (c->grace_ms < 0 || c->grace_ms > GRACE_MAX_MS) {
         return td_error_field(err, "grace_ms", "grace_ms: %lld is not allowed; give 0 to %lld (a day)",
                               (long long)c->grace_ms, (long long)GRACE_MAX_MS);
+    }
+    if (c->load_max_ms < 1 || c->load_max_ms > LOAD_MAX_MS) {
+        return td_error_field(err, "load_max_ms", "load_max_ms: %lld is not allowed; give 1 to %lld (ten minutes)",
+                              (long long)c->load_max_ms, (long long)LOAD_MAX_MS);
     }
     if (c->blocking_threads < 0 || c->blocking_threads > BLOCKING_MAX) {
         return td_error_field(err, "blocking_threads", "blocking_threads: %d is not allowed; give 1 to %d, or 0 for %d",
@@ -134,6 +139,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .watch = r->watch,
         .queues = &r->queues,
         .watch_files = c->reload,
+        .load_max_ms = c->load_max_ms,
         .rerun = c->rerun,
         .pool = &r->pool,
     };
@@ -200,7 +206,7 @@ int tidemill_runtime_start(const tidemill_config *config, tidemill_runtime **run
         r->signals = rc == 0;
     }
     if (rc == 0) rc = td_watch_start(&r->watch, err);
-    if (rc == 0) rc = td_load_handlers(r->dir, r->watch, TD_LOAD_MAX_MS, &r->handlers, err);
+    if (rc == 0) rc = td_load_handlers(r->dir, r->watch, config->load_max_ms, &r->handlers, err);
     if (rc == 0) rc = choose_queues(r, config, err);
     if (rc == 0) rc = check_database(r, err);
     if (rc == 0) rc = start_engine(r, config, err);
@@ -255,6 +261,10 @@ int tidemill_runtime_reload(tidemill_runtime *r, tidemill_error *err) {
     }
     uv_sem_destroy(&w.done);
     return rc;
+}
+
+int tidemill_runtime_ask_reload(tidemill_runtime *r, tidemill_error *err) {
+    return td_keeper_reload(r->keeper, NULL, NULL) < 0 ? td_error_memory(err) : 0;
 }
 
 int tidemill_check(const char *dir, size_t *tasks, tidemill_error *err) {

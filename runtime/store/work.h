@@ -85,10 +85,19 @@ int td_work_heartbeat(int64_t process, td_pulse *pulse, tidemill_error *err) TD_
 int td_work_publish(int64_t process, const char *tasks_json, void (*differing)(void *arg, const char *task), void *arg,
                     tidemill_error *err) TD_MUST_CHECK;
 
-/* td_work_reloaded tells which code a process runs and which queues it serves; what keeps it from newer code ("" or
-   NULL: nothing); and which reload that answers (0: none). */
-int td_work_reloaded(int64_t process, int generation, const char *code, const char *degraded, int64_t reload,
-                     const char *queues_json, tidemill_error *err) TD_MUST_CHECK;
+/* Which code a process runs. */
+typedef struct td_running_code {
+    int generation;
+    const char *hash;
+    const char *degraded; /* what keeps it from the files' code; "": nothing */
+    const char *refused;  /* why the last request was not tried; "": it was */
+} td_running_code;
+
+/* td_work_reloaded tells which code a process runs and which queues it serves, and which request that answers (0:
+ * none).
+ */
+int td_work_reloaded(int64_t process, const td_running_code *code, int64_t request, const char *queues_json,
+                     tidemill_error *err) TD_MUST_CHECK;
 
 /* td_work_retry makes a job that failed due now, if it can be. */
 int td_work_retry(int64_t id, tidemill_error *err) TD_MUST_CHECK;
