@@ -117,6 +117,19 @@ describe("a change of the files", function()
         end)
     end
 
+    it("that is half written waits for the other half", function()
+        local w = worker.start(db, folder)
+        local file = assert(io.open(folder.path .. "/lib/deep.lua", "w"))
+        file:write "return {"
+        file:flush()
+        os.execute "sleep 0.2" -- as a busy editor: longer than the debounce
+        file:write [[ value = "new" }]]
+        file:close()
+        reloaded(w, 2)
+        assert.equal("new", answer().deep)
+        assert.same({}, w:find { message = FAILED })
+    end)
+
     it("says which files differ, and how long it took", function()
         local w = worker.start(db, folder)
         sh "rm lib/templates/text.lua && mkdir .next"

@@ -152,22 +152,30 @@ static bool concerns(const eye *e, const struct inotify_event *event) {
     return false;
 }
 
+/* note_writing notes whether somebody is in the middle of writing. */
+static void note_writing(eye *e, const struct inotify_event *event) {
+    if (event->mask & IN_MODIFY) e->writing = true;
+    if (event->mask & (IN_CLOSE_WRITE | IN_DELETE | IN_MOVED_FROM)) e->writing = false;
+}
+
 /* read_events reads what inotify tells. Returns whether any of it concerns the handlers. */
-static bool read_events(const eye *e) {
+static bool read_events(eye *e) {
     char events[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
     bool any = false;
     for (ssize_t n; (n = read(e->fd, events, sizeof events)) > 0;) {
         for (const char *at = events; at < events + n;) {
             const struct inotify_event *event = (const void *)at;
-            any = any || concerns(e, event);
             at += sizeof *event + event->len;
+            if (!concerns(e, event)) continue;
+            note_writing(e, event);
+            any = true;
         }
     }
     return any;
 }
 
 /* wait_for_change waits so long for inotify to tell of something. */
-static bool wait_for_change(const eye *e, int64_t ms) {
+static bool wait_for_change(eye *e, int64_t ms) {
     int ready = 0;
     uint64_t until = td_now_ns() + (uint64_t)ms * 1000000;
     if (e->fd < 0) {
@@ -179,12 +187,17 @@ static bool wait_for_change(const eye *e, int64_t ms) {
     return false;
 }
 
-/* wait_for_quiet waits until there was no change for a moment. Returns false when there was no such moment. */
-static bool wait_for_quiet(const eye *e) {
-    uint64_t end_ns = td_now_ns() + QUIET_MAX_MS * UINT64_C(1000000);
-    while (wait_for_change(e, QUIET_MS))
-        if (td_now_ns() >= end_ns) return false;
-    return true;
+/* wait_for_quiet waits until there was no change for a moment, and nobody writes. Returns false when that took too
+   long. */
+static bool wait_for_quiet(eye *e) {
+    uint64_t now = td_now_ns(), end_ns = now + QUIET_MAX_MS * UINT64_C(1000000);
+    for (; now < end_ns; now = td_now_ns()) {
+        int64_t left_ms = (int64_t)((end_ns - now) / 1000000) + 1;
+        if (!wait_for_change(e, e->writing ? left_ms : QUIET_MS)) break;
+    }
+    bool quiet = now < end_ns && !e->writing;
+    e->writing = false;
+    return quiet;
 }
 
 static void close_eye(td_hold *hold) {

@@ -12,12 +12,18 @@
 
 enum {
     TIDY_MS = 5000,
-    MADE_MAX = 16,   /* workers made in one turn of the loop: then those that run have theirs */
-    CLOSED_MAX = 16, /* and closed */
+    MADE_MAX = 8,   /* workers made in one turn of the loop: then those that run have theirs */
+    CLOSED_MAX = 4, /* and closed */
 };
 #define FAREWELL_NS UINT64_C(1000000000)
 
-static void start_jobs(void *arg);
+static void start_more(void *arg);
+
+/* ask_for_more has those that wait started in the next turn of the loop: one call a turn, whoever asks. */
+static void ask_for_more(td_executor *x) {
+    if (x->asked_for_more || td_list_empty(&x->waiting)) return;
+    x->asked_for_more = td_thread_post(x->thread, start_more, x) == 0; /* else on_tidy does it */
+}
 
 void td_executor_release(td_executor *x, td_job *job) {
     atomic_fetch_sub(&x->load, 1);
@@ -30,7 +36,7 @@ void td_executor_release(td_executor *x, td_job *job) {
         x->config.ended(x->config.arg, job);
     }
     pthread_mutex_unlock(&x->mutex);
-    if (!td_list_empty(&x->waiting)) (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
+    ask_for_more(x);
 }
 
 /* move_all moves all of a list to the end of another. Returns how many. */
@@ -176,8 +182,13 @@ static void start_waiting(td_executor *x) {
         start_one(x, td_container(node, td_job, link));
         renew(x);
     }
-    if (made == MADE_MAX && !td_list_empty(&x->waiting))
-        (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
+    if (made == MADE_MAX) ask_for_more(x);
+}
+
+static void start_more(void *arg) {
+    td_executor *x = arg;
+    x->asked_for_more = false;
+    start_waiting(x);
 }
 
 static void start_jobs(void *arg) {

@@ -12,8 +12,9 @@
 
 #define SETTLE_NS UINT64_C(2000000000) /* how long a thread that is in foreign code is waited for */
 
-#define HURRY_NS UINT64_C(1000000000) /* a load that has gone on for so long is cut short when the files change again  \
-                                       */
+#define HURRY_NS                                                                                                       \
+    UINT64_C(1000000000) /* a load that has gone on for so long is cut short when the files change again               \
+                          */
 
 static void beat_now(td_keeper *k) {
     k->beat = true;

@@ -58,8 +58,9 @@ struct td_executor {
     td_list jobs;     /* that run */
     td_list closing;  /* of workers */
     uv_timer_t timer;
-    uint64_t timer_ns; /* when it fires; 0: it does not */
-    uv_timer_t tidy;   /* closes what was idle for long */
+    uint64_t timer_ns;   /* when it fires; 0: it does not */
+    uv_timer_t tidy;     /* closes what was idle for long */
+    bool asked_for_more; /* a post is under way that starts waiting jobs */
     bool ending;
     bool disowned;
     td_log log;    /* a copy of the configuration's, so that it can be taken away */
