@@ -236,6 +236,13 @@ typedef struct tidemill_statistics {
 /* tidemill_runtime_statistics fills *statistics. */
 TIDEMILL_API void tidemill_runtime_statistics(const tidemill_runtime *runtime, tidemill_statistics *statistics);
 
+/* tidemill_runtime_survey tells what the running jobs do: *json is an array of objects with job, task, queue, attempt,
+   age_ms, cpu_ms, memory_bytes, state (running, waiting, stopping), waits_for (text or null), thread, and, if traces is
+   true, traceback. It is the caller's, to be freed with free(). Blocks, for 0.2 s at most: the jobs of a thread that
+   does not answer in that time are left out. From any thread. Error: MEMORY. */
+TIDEMILL_API int tidemill_runtime_survey(const tidemill_runtime *runtime, bool traces, char **json,
+                                         tidemill_error *error) TIDEMILL_MUST_CHECK;
+
 /* ---- The schema ---- */
 
 /* tidemill_migrate_up brings the database at url up to this library's schema; safe when several do so at once.

@@ -23,9 +23,10 @@ const td_command td_command_check = {
     .name = "check",
     .summary = "says whether handlers can be loaded, without a database",
     .usage = "[DIR]",
-    .about = "Loads the handlers in DIR (default ./handlers) as a worker does, on its start and on each reload: syntax, "
-             "contract, declarations, duplicate names, what they require, and their selftest(). Exits 0 when all is "
-             "well, 1 with file, line and reason when not: for a commit hook or a CI.",
+    .about =
+        "Loads the handlers in DIR (default ./handlers) as a worker does, on its start and on each reload: syntax, "
+        "contract, declarations, duplicate names, what they require, and their selftest(). Exits 0 when all is "
+        "well, 1 with file, line and reason when not: for a commit hook or a CI.",
     .examples = "tidemill check\n"
                 "tidemill check app/handlers\n",
     .values_size = sizeof(td_common),

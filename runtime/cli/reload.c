@@ -20,7 +20,10 @@ static const td_option options[] = {
 };
 
 static const td_column columns[] = {
-    { "PROCESS", false, true }, { "GENERATION", true, false }, { "CODE", false, false }, { "STATE", false, true },
+    { "PROCESS", false, true },
+    { "GENERATION", true, false },
+    { "CODE", false, false },
+    { "STATE", false, true },
 };
 
 static const td_shown shown[] = {
@@ -83,9 +86,10 @@ const td_command td_command_reload = {
     .name = "reload",
     .summary = "has every process load its handlers anew",
     .usage = "",
-    .about = "Asks every worker process on the database to load the handlers from its folder, waits until they have, and "
-             "says which code each runs. A process whose handlers are broken goes on with the code that it had, and "
-             "says why. Exits 0 when every process runs what was asked for.",
+    .about =
+        "Asks every worker process on the database to load the handlers from its folder, waits until they have, and "
+        "says which code each runs. A process whose handlers are broken goes on with the code that it had, and "
+        "says why. Exits 0 when every process runs what was asked for.",
     .examples = "tidemill reload\n"
                 "tidemill reload --to 5be89dc0\n",
     .options = options,

@@ -60,7 +60,10 @@ static int ctx_sleep(lua_State *L) {
     td_ctx_running(L);
     double seconds = seconds_arg(L, "sleep", 31557600, "0 to 31557600 (a year)");
     td_failure_outside(L, "ctx:sleep");
-    if (td_wait_until(td_now_ns() + (uint64_t)(seconds * 1e9), &err) < 0) {
+    const char *before = td_fiber_doing("ctx:sleep");
+    int rc = td_wait_until(td_now_ns() + (uint64_t)(seconds * 1e9), &err);
+    td_fiber_doing(before);
+    if (rc < 0) {
         td_state_check(L);
         lua_pushstring(L, err.message);
         return lua_error(L);

@@ -1,9 +1,10 @@
 /* changes.c: sees that the handlers' files have changed, and has them loaded anew.
 
-   inotify tells of every change below the folder, and next to it, since the folder itself may be a link that is switched to
-   another release, or vanish and come back. An editor or an rsync makes many changes: the load begins when there was none
-   for a moment. Where inotify does not work (a network file system), what the files look like is compared from time to
-   time. Whether what was loaded differs from what runs is told by its hash, so a look too many does no harm. */
+   inotify tells of every change below the folder, and next to it, since the folder itself may be a link that is
+   switched to another release, or vanish and come back. An editor or an rsync makes many changes: the load begins when
+   there was none for a moment. Where inotify does not work (a network file system), what the files look like is
+   compared from time to time. Whether what was loaded differs from what runs is told by its hash, so a look too many
+   does no harm. */
 #include "private.h"
 
 #include <dirent.h>
@@ -24,7 +25,7 @@ enum {
 };
 
 #define EVENTS                                                                                                         \
-    (IN_CREATE | IN_CLOSE_WRITE | IN_MODIFY | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF |     \
+    (IN_CREATE | IN_CLOSE_WRITE | IN_MODIFY | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF |   \
      IN_MOVE_SELF)
 
 /* What a look at the files gives. */
@@ -113,7 +114,8 @@ void td_changes_fiber(void *arg) {
     for (;;) {
         bool told = wait_for_change(e->fd, LOOK_MS);
         uint64_t first_ns = td_now_ns();
-        while (told && td_now_ns() - first_ns < QUIET_MAX_MS * UINT64_C(1000000) && wait_for_change(e->fd, QUIET_MS)) continue;
+        while (told && td_now_ns() - first_ns < QUIET_MAX_MS * UINT64_C(1000000) && wait_for_change(e->fd, QUIET_MS))
+            continue;
         uint64_t now = look_around(k->config.dir, e->fd);
         if (now == sum) continue;
         sum = now;

@@ -168,6 +168,65 @@ int td_executor_generation(const td_executor *x) {
     return atomic_load(&x->generation);
 }
 
+/* ---- Telling what goes on ---- */
+
+static void add_text(td_buf *b, const char *name, const char *text) {
+    td_buf_printf(b, ",\"%s\":", name);
+    if (text)
+        td_buf_json(b, text, strlen(text));
+    else
+        td_buf_puts(b, "null");
+}
+
+/* add_running appends what a running job does. */
+static void add_running(td_buf *b, const td_executor *x, const td_job *job, bool traces) {
+    const td_worker *w = job->worker;
+    const char *waits = td_fiber_waits(w->fiber);
+    double age_ms = (double)(td_now_ns() - job->started_ns) / 1e6;
+    double cpu_ms = (double)(td_fiber_run_ns(w->fiber) - w->run_ns) / 1e6;
+    td_buf_printf(b, "%s{\"job\":%lld", b->len > 0 ? "," : "", (long long)job->claimed.id);
+    add_text(b, "task", job->claimed.task);
+    add_text(b, "queue", job->claimed.queue);
+    td_buf_printf(b, ",\"attempt\":%d,\"age_ms\":%.0f,\"cpu_ms\":%.3f,\"memory_bytes\":%zu", job->claimed.attempt,
+                  age_ms, cpu_ms, td_state_memory(w->state));
+    add_text(b, "state", w->stopping ? "stopping" : waits ? "waiting" : "running");
+    add_text(b, "waits_for", waits);
+    add_text(b, "thread", x->name);
+    if (traces) {
+        td_buf trace = { 0 };
+        td_state_trace(w->state, td_fiber_torn(w->fiber), &trace);
+        add_text(b, "traceback", trace.data ? trace.data : "");
+        td_buf_free(&trace);
+    }
+    td_buf_putc(b, '}');
+}
+
+typedef struct surveying {
+    td_executor *executor;
+    td_survey *survey;
+} surveying;
+
+static void survey_on_thread(void *arg) {
+    surveying *s = arg;
+    td_executor *x = s->executor;
+    td_buf jobs = { 0 };
+    for (td_list *node = x->jobs.next; node != &x->jobs; node = node->next)
+        add_running(&jobs, x, td_container(node, td_job, link), td_survey_traces(s->survey));
+    td_survey_answer(s->survey, &jobs);
+    td_buf_free(&jobs);
+    td_survey_unref(s->survey);
+    free(s);
+}
+
+void td_executor_survey(td_executor *x, td_survey *survey) {
+    surveying *s = malloc(sizeof *s);
+    if (!s) return;
+    *s = (surveying){ x, td_survey_ref(survey) };
+    if (td_thread_post(x->thread, survey_on_thread, s) == 0) return;
+    td_survey_unref(survey);
+    free(s);
+}
+
 /* ---- Ending jobs ---- */
 
 typedef struct ending {
@@ -288,6 +347,7 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     if (!x) return td_error_memory(err);
     x->config = *config;
     x->log = *config->log;
+    snprintf(x->name, sizeof x->name, "%s", config->name);
     x->handlers = td_handlers_ref(config->handlers);
     x->generation = config->generation;
     pthread_mutex_init(&x->mutex, NULL);

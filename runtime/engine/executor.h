@@ -5,6 +5,7 @@
 
 #include "../loop/preempt.h"
 #include "job.h"
+#include "survey.h"
 
 typedef struct td_executor td_executor;
 
@@ -42,6 +43,9 @@ int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome
    td_executor_generation returns the number of the set on which jobs start. Error: MEMORY. */
 int td_executor_reload(td_executor *executor, td_handlers *handlers, int generation) TD_MUST_CHECK;
 int td_executor_generation(const td_executor *executor);
+
+/* td_executor_survey has the thread answer a survey, when it can. From any thread. */
+void td_executor_survey(td_executor *executor, td_survey *survey);
 
 /* td_executor_workers returns how many workers exist now; td_executor_load how many jobs it has been given that have
    not ended. From any thread. */

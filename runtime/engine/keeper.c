@@ -274,6 +274,7 @@ void td_keeper_free(td_keeper *k) {
     for (size_t i = 0; i < k->batch_count; i++) td_keeper_job_free(k->batch[i]);
     td_buf_free(&k->tasks_json);
     td_buf_free(&k->queues_json);
+    td_buf_free(&k->survey_json);
     pthread_mutex_destroy(&k->mutex);
     uv_sem_destroy(&k->told);
     td_reload_free(k);

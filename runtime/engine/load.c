@@ -1,5 +1,5 @@
-/* load.c: see load.h. Lua's loops end with their fiber; a file that blocks in foreign code keeps its thread, which is left
-   to itself then. */
+/* load.c: see load.h. Lua's loops end with their fiber; a file that blocks in foreign code keeps its thread, which is
+   left to itself then. */
 #include "load.h"
 
 #include "../ctx/ctx.h"

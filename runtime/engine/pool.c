@@ -177,6 +177,23 @@ int64_t td_pool_workers(td_pool *pool) {
     return sum;
 }
 
+static void survey_one(td_executor *executor, void *arg) {
+    td_executor_survey(executor, arg);
+}
+
+static void count_one(td_executor *executor, void *arg) {
+    (void)executor;
+    ++*(int *)arg;
+}
+
+td_survey *td_pool_survey(td_pool *pool, bool traces) {
+    int threads = 0;
+    each(pool, count_one, &threads);
+    td_survey *survey = td_survey_new(threads, traces);
+    if (survey) each(pool, survey_one, survey);
+    return survey;
+}
+
 /* ---- New code ---- */
 
 typedef struct reloading {

@@ -14,6 +14,7 @@ enum {
     TD_POLL_MS = 1000,      /* how often it is asked for work that no notification told of */
     TD_HEARTBEAT_MS = 2000, /* tidemill.rescue takes a process for dead after 10 s without */
     TD_ALONE_MS = 8000,     /* without a heartbeat for so long, jobs are ended before others may take them */
+    TD_SURVEY_MS = 200,     /* how long a survey waits for a thread that is stuck */
     TD_RETRY_FIRST_MS = 100,
     TD_RETRY_MAX_MS = 5000,
     TD_LAST_CALL_MS = 500, /* from the end of the grace period until jobs that block their threads are given back */
@@ -53,7 +54,7 @@ struct td_keeper {
     int generation;
     const char **tasks; /* names, of the handlers */
     size_t tasks_count;
-    td_buf tasks_json, queues_json;
+    td_buf tasks_json, queues_json, survey_json;
     int64_t process;
     uv_sem_t told; /* posted when the start has succeeded or failed, and when the stop is done */
 

@@ -1,7 +1,7 @@
 /* reload.c: new handler code without a restart.
 
-   A load happens aside, on threads of its own (load.h), one at a time: what is asked for meanwhile is done after it. What
-   was loaded is put into effect by the heart: the database first, which resolves what tasks declare when a job is
+   A load happens aside, on threads of its own (load.h), one at a time: what is asked for meanwhile is done after it.
+   What was loaded is put into effect by the heart: the database first, which resolves what tasks declare when a job is
    claimed; then the pool, whose threads have every job that starts from then on run on the new set. So what fails, at
    any point, leaves the former set in effect. */
 #include "load.h"
@@ -124,7 +124,8 @@ static void rerun(td_keeper *k) {
     tidemill_error err;
     if (!k->config.rerun || !k->failed_job) return;
     if (td_work_retry(k->failed_job, &err) == 0)
-        td_logf(k->config.log, TIDEMILL_INFO, "job %lld, which failed, runs again on the new code", (long long)k->failed_job);
+        td_logf(k->config.log, TIDEMILL_INFO, "job %lld, which failed, runs again on the new code",
+                (long long)k->failed_job);
     k->failed_job = 0;
 }
 
@@ -168,8 +169,8 @@ void td_reload_to(td_keeper *k, const char *code, int64_t asked) {
     r->asked = r->answering = asked;
     r->answer = true;
     if (i == TD_HISTORY_MAX || !r->history[i]) {
-        snprintf(r->degraded, sizeof r->degraded, "code %s is not among the last %d that this process ran; give one of those",
-                 code, TD_HISTORY_MAX);
+        snprintf(r->degraded, sizeof r->degraded,
+                 "code %s is not among the last %d that this process ran; give one of those", code, TD_HISTORY_MAX);
         log_failed(k, r->degraded);
     } else {
         r->began_ns = td_now_ns();
@@ -213,7 +214,8 @@ int td_keeper_reload(td_keeper *k, td_reloaded_fn *done, void *arg) {
 void td_reload_free(td_keeper *k) {
     td_reload *r = &k->reload;
     tidemill_error err;
-    if (r->waiters_count) tell_waiters(k, td_error_set(&err, TIDEMILL_ESTATE, "the runtime was stopped meanwhile"), &err);
+    if (r->waiters_count)
+        tell_waiters(k, td_error_set(&err, TIDEMILL_ESTATE, "the runtime was stopped meanwhile"), &err);
     td_handlers_unref(r->next);
     for (size_t i = 0; i < TD_HISTORY_MAX; i++) td_handlers_unref(r->history[i]);
 }

@@ -44,6 +44,7 @@ typedef struct td_worker {
 
 struct td_executor {
     td_executor_config config;
+    char name[16];
     td_thread *thread;
     td_handlers *handlers; /* on which jobs start, counted */
     _Atomic int generation;

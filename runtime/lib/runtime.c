@@ -15,6 +15,7 @@ enum {
     WORKERS_MAX = 10000,
     BLOCKING_MAX = 1000,
 };
+#define SURVEY_NS     UINT64_C(200000000)
 #define MEMORY_MAX_MB (INT64_C(1) << 30)
 #define GRACE_MAX_MS  (INT64_C(24) * 3600 * 1000)
 
@@ -268,4 +269,15 @@ int tidemill_check(const char *dir, size_t *tasks, tidemill_error *err) {
     td_handlers_unref(handlers);
     td_watch_stop(watch);
     return rc;
+}
+
+int tidemill_runtime_survey(const tidemill_runtime *r, bool traces, char **json, tidemill_error *err) {
+    td_survey *survey = td_pool_survey(r->pool, traces);
+    td_buf b = { 0 };
+    if (!survey) return td_error_memory(err);
+    for (uint64_t end_ns = td_now_ns() + SURVEY_NS; !td_survey_done(survey) && td_now_ns() < end_ns;) uv_sleep(1);
+    td_survey_take(survey, &b);
+    td_survey_unref(survey);
+    *json = td_buf_take(&b);
+    return *json ? 0 : td_error_memory(err);
 }

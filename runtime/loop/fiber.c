@@ -62,6 +62,20 @@ void td_fiber_park(void) {
     }
 }
 
+const char *td_fiber_doing(const char *what) {
+    td_fiber *self = td_fiber_self();
+    if (!self) return NULL;
+    const char *before = self->doing;
+    self->doing = what;
+    return before;
+}
+
+const char *td_fiber_waits(const td_fiber *fiber) {
+    if (fiber->link.next) return NULL;
+    if (fiber->doing) return fiber->doing;
+    return fiber->due_place != TD_AWAKE ? "a time" : "an event";
+}
+
 void td_fiber_yield(void) {
     td_fiber *self = td_fiber_self();
     assert(self);

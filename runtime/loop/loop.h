@@ -80,6 +80,12 @@ bool td_fiber_interrupted(void);
    On its thread, not from itself. A fiber whose entry returned is freed in the same way by itself. NULL is allowed. */
 void td_fiber_drop(td_fiber *fiber);
 
+/* td_fiber_doing says what the running fiber waits for, from now on (static; NULL: nothing in particular), for people
+   who ask what it does. Returns what it was before, to be put back. td_fiber_waits returns what a fiber waits for that
+   does not run, NULL when it could go on. On its thread. */
+const char *td_fiber_doing(const char *what);
+const char *td_fiber_waits(const td_fiber *fiber);
+
 /* td_nopreempt_enter and _leave enclose what must not be cut off in the middle, because it owns foreign memory or a
    lock while it calls into code that may be preempted. They nest, and belong to the fiber that runs (none: nothing). */
 void td_nopreempt_enter(void);

@@ -69,6 +69,7 @@ struct td_fiber {
     volatile unsigned nopreempt;
     uint64_t run_ns;
     int64_t tag;
+    const char *doing;
     const td_preempt *preempt;
     void *preempt_arg;
     td_call_fn *overflow;

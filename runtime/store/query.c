@@ -264,7 +264,9 @@ int td_query_run(const char *sql, int n, const char *const *params, td_query_row
     q->fiber = td_fiber_self();
     q->pool = p;
     td_hold_push(q->fiber, &q->hold, release);
+    const char *before = td_fiber_doing("the database");
     int rc = run(q, sql, n, params, row, arg, err);
+    td_fiber_doing(before);
     if (rc == 0) {
         *result = q->result;
         q->result = NULL;

@@ -76,6 +76,8 @@ typedef struct td_pulse {
     bool alive;         /* false: it was taken for dead */
     int64_t reload;     /* a reload that was asked for and that this process has not answered; 0: none */
     char reload_to[65]; /* to the code of this hash; "": to what the files hold now */
+    int64_t inquiry;    /* somebody wants to know what the running jobs do; 0: nobody */
+    bool traces;        /* with tracebacks */
 } td_pulse;
 
 /* td_work_heartbeat says that the process is alive, and gives back the jobs of those that are not. */
@@ -89,6 +91,9 @@ int td_work_publish(int64_t process, const char *tasks_json, void (*differing)(v
    NULL: nothing); and which reload that answers (0: none). */
 int td_work_reloaded(int64_t process, int generation, const char *code, const char *degraded, int64_t reload,
                      const char *queues_json, tidemill_error *err) TD_MUST_CHECK;
+
+/* td_work_answer answers an inquiry with a JSON array. */
+int td_work_answer(int64_t process, int64_t inquiry, const char *jobs_json, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_work_retry makes a job that failed due now, if it can be. */
 int td_work_retry(int64_t id, tidemill_error *err) TD_MUST_CHECK;
