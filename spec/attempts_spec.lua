@@ -189,6 +189,7 @@ describe("an attempt that fails", function()
         local job = jobs.run(db, "'times_out'")
         assert.equal("timeout", job.attempts[1].outcome)
         assert.matches("timeout of 0.2 s", job.last_error)
+        assert.matches("times_out.lua:2: ", job.attempts[1].traceback)
         assert.equal("dead", job.state)
     end)
 
