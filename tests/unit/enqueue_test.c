@@ -1,5 +1,6 @@
 /* enqueue_test.c: tidemill_enqueue and tidemill_enqueue_many: options, arguments, checks; each check also inside a
-   caller's transaction, which it leaves as it was. What the database checks is complete in spec/enqueue_sql_spec.lua. */
+   caller's transaction, which it leaves as it was. What the database checks is complete in spec/enqueue_sql_spec.lua.
+ */
 #include "client_fixture.h"
 
 #define HUNDRED                                                                                                        \
@@ -125,22 +126,24 @@ static void a_duplicate_is_the_job_that_stands(void **state) {
     assert_int_equal(tidemill_enqueue(client, "unique", "{\"n\": 2}", &o, &job, NULL), 0);
     assert_true(job.duplicate && job.id == id);
     o.unique_key = NULL;
-    o.unique_for_ms = 2500;
+    o.unique_for_ms = 3660000;
     id = enqueued("unique", "{\"a\": 1, \"b\": 2}", &o);
-    run_sql(watcher, "update tidemill.unique_job set enqueued_at = enqueued_at - interval '1500 ms' "
+    run_sql(watcher, "update tidemill.unique_job set enqueued_at = enqueued_at - interval '1 hour' "
                      "where job = (select max(id) from tidemill.jobs)");
     const char *const args[] = { "{\"c\": 1}", "{\"b\": 2, \"a\": 1}", "{\"c\": 1}" };
     assert_int_equal(tidemill_enqueue_many(client, "unique", args, 3, &o, jobs, NULL), 0);
     assert_true(!jobs[0].duplicate && jobs[1].duplicate && jobs[2].duplicate);
     assert_true(jobs[1].id == id && jobs[2].id == jobs[0].id);
-    o.unique_for_ms = 1499;
+    o.unique_for_ms = 3599999;
     enqueued("unique", "{\"b\": 2, \"a\": 1}", &o);
 }
 
 static void arguments_cross_unchanged(void **state) {
     (void)state;
-    static const char *const values[] = { "9007199254740993", "-9223372036854775808", "0.1", "1.0", "\"\"", "[]", "{}",
-                                          "null", "true", "\"\xF0\x9F\x98\x80\"", "\"\\\"\\\\\"" };
+    static const char *const values[] = {
+        "9007199254740993",     "-9223372036854775808", "0.1", "1.0", "\"\"", "[]", "{}", "null", "true",
+        "\"\xF0\x9F\x98\x80\"", "\"\\\"\\\\\""
+    };
     char args[100];
     for (size_t i = 0; i < TD_COUNT(values); i++) {
         snprintf(args, sizeof args, "{\"v\": %s}", values[i]);
@@ -214,7 +217,8 @@ static void assert_refused(const refusal *r) {
 #define UNSET                                                                                                          \
     .schedule_in_ms = TIDEMILL_UNSET, .schedule_at_us = TIDEMILL_UNSET, .unique_for_ms = TIDEMILL_UNSET,               \
     .priority = TIDEMILL_UNSET_INT, .max_attempts = TIDEMILL_UNSET_INT
-#define WITH(...) { UNSET, __VA_ARGS__ }
+#define WITH(...)                                                                                                      \
+    { UNSET, __VA_ARGS__ }
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Woverride-init"
@@ -225,7 +229,8 @@ static void options_that_are_not_allowed_are_refused(void **state) {
     static const char *const invalid[] = { "\xFF" };
     static const char *const many[21] = { "g", "g", "g", "g", "g", "g", "g", "g", "g", "g", "g",
                                           "g", "g", "g", "g", "g", "g", "g", "g", "g", "g" };
-#define FAILS(option, message, ...) { "t", "{}", WITH(__VA_ARGS__), option, option ": " message, "" }
+#define FAILS(option, message, ...)                                                                                    \
+    { "t", "{}", WITH(__VA_ARGS__), option, option ": " message, "" }
     const refusal refusals[] = {
         FAILS("schedule_in", "-1 ms is not allowed; give 0 to 100 years", .schedule_in_ms = -1),
         FAILS("schedule_in", "3155760000001 ms is not allowed; give 0 to 100 years",
@@ -302,8 +307,8 @@ static void arguments_that_are_not_allowed_are_refused(void **state) {
         { "{\"v\": NaN}", "args: not valid JSON; give a JSON object such as {\"user_id\": 42}", "22P02" },
         { "{\"v\": \"\\ud83d\"}", "args: not valid JSON; give a JSON object such as {\"user_id\": 42}", "22P02" },
         { "{\"v\": \"\\ude00\"}", "args: not valid JSON; give a JSON object such as {\"user_id\": 42}", "22P02" },
-        { "{\"v\": \"\\u0000\"}",
-          "args: \\u0000 is not allowed, PostgreSQL's text has no such character; leave it out", "22P05" },
+        { "{\"v\": \"\\u0000\"}", "args: \\u0000 is not allowed, PostgreSQL's text has no such character; leave it out",
+          "22P05" },
         { "{\"v\": 1e400000}", "args: a number is beyond what PostgreSQL can hold; give it as a string", "22003" },
         { "{\"v\": 1e400}", "args: a number beyond the range of a double is not allowed; give it as a string",
           "22023" },
@@ -327,14 +332,15 @@ static void an_error_that_nobody_wants_is_only_the_code(void **state) {
     assert_int_equal(tidemill_enqueue(client, "", NULL, NULL, &job, NULL), TIDEMILL_EINVALID);
     assert_int_equal(tidemill_enqueue(client, "t", "{\"v\": }", NULL, &job, NULL), TIDEMILL_EINVALID);
     assert_int_equal(tidemill_enqueue(client, "t", "{\"v\": 1e400}", NULL, &job, NULL), TIDEMILL_EINVALID);
+    assert_int_equal(tidemill_enqueue(client, "t", "{\"v\": 1e400000}", NULL, &job, NULL), TIDEMILL_EINVALID);
 }
 
 /* ---- What the compiler refuses ---- */
 
 /* compiles says whether a program with a statement in it compiles without a warning. */
 static bool compiles(const char *statement) {
-    FILE *gcc = popen("gcc -std=c11 -Wall -Wextra -Wfloat-conversion -Werror -Iruntime -c -o /dev/null -x c - 2>/dev/null",
-                      "w");
+    FILE *gcc = popen(
+        "gcc -std=c11 -Wall -Wextra -Wfloat-conversion -Werror -Iruntime -c -o /dev/null -x c - 2>/dev/null", "w");
     assert_non_null(gcc);
     fprintf(gcc,
             "#include \"tidemill.h\"\n#include <math.h>\nvoid f(tidemill_client *c);\nvoid f(tidemill_client *c) {\n"
@@ -347,9 +353,18 @@ static bool compiles(const char *statement) {
 static void what_has_another_type_does_not_compile(void **state) {
     (void)state;
     static const char *const refused[] = {
-        "o.shedule_in_ms = 1;",      "o.schedule_in_ms = \"60\";", "o.schedule_in_ms = d;", "o.schedule_at_us = d;",
-        "o.schedule_at_us = \"soon\";", "o.queue = 1;",            "o.max_attempts = d;",   "o.priority = \"1\";",
-        "o.unique_for_ms = d;",      "o.unique_key = 1;",          "o.tags = \"a\";",       "o = 1;",
+        "o.shedule_in_ms = 1;",
+        "o.schedule_in_ms = \"60\";",
+        "o.schedule_in_ms = d;",
+        "o.schedule_at_us = d;",
+        "o.schedule_at_us = \"soon\";",
+        "o.queue = 1;",
+        "o.max_attempts = d;",
+        "o.priority = \"1\";",
+        "o.unique_for_ms = d;",
+        "o.unique_key = 1;",
+        "o.tags = \"a\";",
+        "o = 1;",
         "tidemill_enqueue(c, \"t\", 0, &o, &job, &error);", /* its result is to be looked at */
     };
     assert_true(compiles("o.schedule_in_ms = 60; o.queue = \"q\";"));
