@@ -1,7 +1,7 @@
 /* pool.h: connections that threads share: who may have one, and those that wait for the next to use them.
 
-   A turn is the right to one connection. There are as many as the pool may have connections; they are given in the order
-   in which fibers asked, whatever their threads, and a fiber that is dropped, waiting or not, loses none. */
+   A turn is the right to one connection. There are as many as the pool may have connections; they are given in the
+   order in which fibers asked, whatever their threads, and a fiber that is dropped, waiting or not, loses none. */
 #ifndef TD_POOL_H
 #define TD_POOL_H
 
