@@ -24,7 +24,8 @@ static int read_fd(lua_State *L) {
         lua_replace(L, 1);
     }
     lua_Integer fd = lua_tointegerx(L, 1, &whole);
-    if (lua_type(L, 1) != LUA_TNUMBER || !whole) luaL_argerror(L, 1, "a descriptor, or an object with getfd, is expected");
+    if (lua_type(L, 1) != LUA_TNUMBER || !whole)
+        luaL_argerror(L, 1, "a descriptor, or an object with getfd, is expected");
     return fd < 0 || fd > INT_MAX ? -1 : (int)fd;
 }
 
@@ -38,8 +39,8 @@ static uint64_t read_deadline(lua_State *L) {
 
 /* wait(fd, mode, timeout): waits until a descriptor can be read ("r", unless given), written ("w") or either ("rw")
    without blocking, or is at its end or broken, without holding the thread. fd is a number, or an object with a method
-   getfd. timeout is in seconds, none unless given; 0 only asks. Returns true and what is possible ("r", "w", "rw"); or nil,
-   message, code: timeout, io (it is not open, say), memory. It changes nothing about the descriptor: who reads it
+   getfd. timeout is in seconds, none unless given; 0 only asks. Returns true and what is possible ("r", "w", "rw"); or
+   nil, message, code: timeout, io (it is not open, say), memory. It changes nothing about the descriptor: who reads it
    afterwards may find that somebody else was faster, so it should be non-blocking. */
 static int l_wait(lua_State *L) {
     static const char *const modes[] = { "r", "w", "rw", NULL };

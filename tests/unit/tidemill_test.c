@@ -117,10 +117,8 @@ static void the_modules_other_parts_are_there(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        LIB_TEST(a_descriptor_is_waited_for),
-        LIB_TEST(a_wait_has_a_timeout),
-        LIB_TEST(what_cannot_be_waited_for),
-        LIB_TEST(jobs_are_dropped_while_they_wait),
+        LIB_TEST(a_descriptor_is_waited_for),        LIB_TEST(a_wait_has_a_timeout),
+        LIB_TEST(what_cannot_be_waited_for),         LIB_TEST(jobs_are_dropped_while_they_wait),
         LIB_TEST(the_modules_other_parts_are_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
