@@ -215,7 +215,8 @@ static int put_attachment(lua_State *L, td_letter *m, size_t *total) {
         return td_failure_set(&m->failure, "invalid", "attachments: give each a filename and content");
     *total += len;
     if (*total > ATTACHED_MAX) {
-        return td_failure_set(&m->failure, "limit", "attachments: they are larger than %d MiB in all", ATTACHED_MAX >> 20);
+        return td_failure_set(&m->failure, "limit", "attachments: they are larger than %d MiB in all",
+                              ATTACHED_MAX >> 20);
     }
     if (!type) {
         type = "application/octet-stream";

@@ -1,4 +1,5 @@
-/* letter.h: a mail as its sender describes it, in a table of Lua's: who it is from and for, and the text of its message. */
+/* letter.h: a mail as its sender describes it, in a table of Lua's: who it is from and for, and the text of its
+ * message. */
 #ifndef TD_LETTER_H
 #define TD_LETTER_H
 
@@ -25,7 +26,8 @@ typedef struct td_letter {
 int td_letter_write(lua_State *L, int options, td_letter *m) TD_MUST_CHECK;
 void td_letter_fini(td_letter *m);
 
-/* td_letter_option pushes an option, metamethods left aside: what it returns the table keeps alive. Returns its type. */
+/* td_letter_option pushes an option, metamethods left aside: what it returns the table keeps alive. Returns its type.
+ */
 int td_letter_option(lua_State *L, int options, const char *name);
 
 /* td_letter_text reads an option that is a string without NUL; *text is NULL if it is not given, else Lua's. Failure:

@@ -108,15 +108,12 @@ static int read_server(lua_State *L, mail *m) {
     if (strpbrk(url, "\r\n \t")) {
         return td_failure_set(&m->letter.failure, "invalid", "url: spaces and line breaks are not allowed");
     }
-    long timeout_ms = (long)ceil(m->timeout_s * 1000);
     CURLcode rc = curl_easy_setopt(easy, CURLOPT_URL, url);
     if (!rc && username) rc = curl_easy_setopt(easy, CURLOPT_USERNAME, username);
     if (!rc && password) rc = curl_easy_setopt(easy, CURLOPT_PASSWORD, password);
     if (!rc) rc = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "smtp,smtps");
     if (!rc) rc = curl_easy_setopt(easy, CURLOPT_PROXY, "");
     if (!rc) rc = curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
-    if (!rc) rc = curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
-    if (!rc) rc = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, timeout_ms);
     if (rc) return td_failure_memory(&m->letter.failure);
     return read_tls(L, m, password || strchr(url, '@'));
 }
@@ -150,6 +147,7 @@ static int transmit(mail *m) {
     uint64_t deadline_ns = td_now_ns() + (uint64_t)(m->timeout_s * 1e9);
     const td_letter *l = &m->letter;
     td_envelope envelope = { l->from.address, l->paths, l->recipients.count, l->message.data, l->message.len };
+    m->transfer.deadline_ns = deadline_ns;
     int rc = td_curl_perform(&m->transfer, &m->letter.failure);
     if (rc < 0) explain(m);
     return rc < 0 ? rc : td_smtp_send(&m->transfer, &envelope, deadline_ns, &m->letter.failure);
