@@ -127,7 +127,7 @@ int td_ctx_push(lua_State *L) {
 const td_module td_ctx_modules[] = {
     { NULL, td_io_open },
     { NULL, td_os_open },
-    { "tidemill", td_value_open },
+    { "tidemill", td_tidemill_open },
     { "tidemill.http", td_http_open },
     { "tidemill.mail", td_mail_open },
     { "tidemill.process", td_process_open },

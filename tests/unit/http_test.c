@@ -1,6 +1,10 @@
 /* http_test.c: tidemill.http, with a real HTTP server (http_server.py). */
 #include "server_fixture.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
+#include <stdatomic.h>
+
 enum { MANY = 100, AT_ONCE = 500 };
 
 /* arg is the port. The script's get and request begin urls that are paths with the server's; show tells what came. */
@@ -238,6 +242,11 @@ static void size_is_limited(void **state) {
                "limit: the response is larger than max_size, 1000 bytes");
     ASSERT_RUN(t, HTTP "return show(get('/size/16777217'))", plain.port,
                "limit: the response is larger than max_size, 16777216 bytes");
+    /* also where the limit is met while a paused transfer goes on */
+    ASSERT_RUN(t,
+               HTTP "for i = 1, 100 do local max = 65536 * (i % 7 + 1) local r, _, code = get('/size/' .. max + 1, "
+                    "{ max_size = max }) if code ~= 'limit' then return i .. show(r, _, code) end end return 'ok'",
+               plain.port, "ok");
     ASSERT_RUN(t, HTTP "return show(get('/status/200', { max_size = 0 }))", plain.port,
                "limit: the response is larger than max_size, 0 bytes");
 }
@@ -426,6 +435,46 @@ static void connections_are_used_again(void **state) {
     assert_true(file_lines(&plain.t, "ended") <= ended + 1);
 }
 
+/* A name server that does not answer: names that end in ".slow" are resolved when `answers` says so. */
+static atomic_int asking;
+static atomic_bool answers;
+
+/* Stands before libc's own, for libcurl. */
+__attribute__((visibility("default"))) int getaddrinfo(const char *node, const char *service,
+                                                       const struct addrinfo *hints, struct addrinfo **result) {
+    size_t len = node ? strlen(node) : 0;
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT,
+                                                                                                "getaddrinfo");
+    if (len < 5 || strcmp(node + len - 5, ".slow") != 0) return real(node, service, hints, result);
+    atomic_fetch_add(&asking, 1);
+    while (!atomic_load(&answers)) usleep(1000);
+    atomic_fetch_sub(&asking, 1);
+    return EAI_NONAME;
+}
+
+static void names_are_resolved_by_few_threads(void **state) {
+    lib *t = *state;
+    job *jobs[MANY];
+    for (int i = 0; i < MANY; i++)
+        jobs[i] = job_start(t, HTTP "return show(http.get('http://host' .. number .. '.slow/'))", "", i);
+    EVENTUALLY(atomic_load(&asking) == 32);
+    for (int i = 0; i < 20; i++) lib_on_thread(t, nothing, NULL);
+    assert_int_equal(atomic_load(&asking), 32);
+    ASSERT_RUN(t, HTTP "return show(http.get('http://late.slow/', { timeout = 0.05 }))", "",
+               "timeout: Timeout was reached");
+    for (int i = 0; i < MANY / 4; i++) job_drop(jobs[i + MANY / 2]); /* in the queue */
+    atomic_store(&answers, true);
+    for (int i = 0; i < MANY; i++) {
+        if (i >= MANY / 2 && i < MANY / 2 + MANY / 4) continue;
+        job_wait(jobs[i]);
+        assert_non_null(strstr(jobs[i]->text, "connect: Could not resolve host"));
+        job_free(jobs[i]);
+    }
+    EVENTUALLY(atomic_load(&asking) == 0);
+    ASSERT_RUN(t, HTTP "return show(get('/status/200'))", plain.port, "200 status 200");
+}
+
 /* The server says how many of these it had before it at one time. */
 static void many_wait_at_the_same_time_on_one_thread(void **state) {
     lib *t = *state;
@@ -475,6 +524,7 @@ int main(void) {
         LIB_TEST(a_thread_that_stops_closes_its_connections),
         LIB_TEST(jobs_are_dropped_at_every_moment),
         LIB_TEST(connections_are_used_again),
+        LIB_TEST(names_are_resolved_by_few_threads),
         LIB_TEST(many_wait_at_the_same_time_on_one_thread),
     };
     return cmocka_run_group_tests(tests, start_plain, stop_plain);
