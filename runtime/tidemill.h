@@ -184,6 +184,7 @@ typedef struct tidemill_config {
     int64_t grace_ms;         /* how long a stop lets running jobs end. Initially 25,000. */
     bool reload;              /* load the handlers anew when their files change */
     bool rerun;               /* after a reload, the last job that failed runs again: for development */
+    bool keep_logs;           /* keep what completed attempts logged, too, in tidemill.attempts */
     int blocking_threads;     /* threads for tasks that declare blocking, made as needed, 1 to 1000; 0: 32 */
     int64_t memory_max_mb;    /* while the workers hold so many MiB, further jobs wait; 0: no bound */
     bool signals;             /* may set the process's handlers of SIGURG and SIGSEGV, which it puts back at the end.
@@ -197,7 +198,7 @@ typedef struct tidemill_config {
 } tidemill_config;
 
 #define TIDEMILL_CONFIG                                                                                                \
-    { NULL, NULL, NULL, 0, 0, 25000, false, false, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
+    { NULL, NULL, NULL, 0, 0, 25000, false, false, false, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
 
 /* tidemill_runtime_start loads the handlers, reaches the database, publishes the tasks and starts working. It returns
    when jobs are being claimed, or says why not; then nothing is left running. *runtime is the caller's, to be ended
@@ -229,6 +230,8 @@ TIDEMILL_API void tidemill_runtime_stop(tidemill_runtime *runtime, tidemill_stop
 /* Counts since the start, and now. */
 typedef struct tidemill_statistics {
     int64_t completed, failed, dead, snoozed, cancelled, returned, lost; /* attempts that ended so, since the start */
+    int64_t blocked;     /* how often a job blocked a thread that was not for that, for 0.1 s or longer, */
+    int64_t written_off; /* and threads that were given up because of it */
     int64_t running;                                                     /* jobs that run now */
     int64_t workers;                                                     /* Lua states that exist now */
 } tidemill_statistics;

@@ -91,6 +91,7 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     if (v->blocking_threads != TIDEMILL_UNSET) config.blocking_threads = (int)v->blocking_threads;
     config.reload = !v->no_reload;
     config.rerun = v->rerun;
+    config.keep_logs = v->keep_logs;
     config.signals = true;
     config.name = v->name;
     config.log_level = worker->log.level;

@@ -73,7 +73,7 @@ static void describe_endings(td_keeper *k, td_exchange *x) {
             .peak_bytes = job->peak_bytes,
             .generation = job->generation,
             .code = job->code,
-            .log = r->outcome == TD_COMPLETED ? NULL : job->log,
+            .log = r->outcome == TD_COMPLETED && !k->config.keep_logs ? NULL : job->log,
         };
     }
     x->endings = k->endings;

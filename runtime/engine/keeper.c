@@ -257,6 +257,8 @@ void td_keeper_statistics(const td_keeper *k, tidemill_statistics *s) {
     s->cancelled = atomic_load(&o[TD_CANCELLED]);
     s->returned = atomic_load(&o[TD_RETURNED]);
     s->lost = atomic_load(&o[TD_LOST]);
+    s->blocked = atomic_load(&k->blocked);
+    s->written_off = atomic_load(&k->written_off);
     s->running = atomic_load(&k->now_running);
 }
 

@@ -100,7 +100,7 @@ struct td_keeper {
     int64_t failed_job; /* the last one that failed; 0: none */
 
     _Atomic int64_t outcomes[TD_RETURNED + 1];
-    _Atomic int64_t dead, now_running;
+    _Atomic int64_t dead, now_running, blocked, written_off;
 };
 
 /* td_exchange_fiber and td_heart_fiber, td_listener_fiber are the entries of the fibers; the argument is the keeper. */

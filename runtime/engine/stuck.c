@@ -83,6 +83,8 @@ static void deal_with(void *arg) {
         const td_job *job = td_container(node, td_job, running);
         if (job->claimed.id != r->job || job->executor != r->executor) continue;
         bool lost = r->ms >= TD_WRITE_OFF_MS && td_pool_write_off(*k->config.pool, r->executor, r->job);
+        if (lost) atomic_fetch_add(&k->written_off, 1);
+        if (r->ms < 2 * TD_STUCK_MS) atomic_fetch_add(&k->blocked, 1);
         if (lost || r->ms < 2 * TD_STUCK_MS) log_stuck(k, job, r->ms, lost);
         if (lost) td_stuck_give_back(k, r->executor, r->job);
         break;

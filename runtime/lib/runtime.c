@@ -134,6 +134,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .log = &r->log,
         .watch = r->watch,
         .queues = &r->queues,
+        .keep_logs = c->keep_logs,
         .watch_files = c->reload,
         .rerun = c->rerun,
         .pool = &r->pool,
