@@ -119,6 +119,18 @@ describe("a worker that was taken for dead", function()
     end)
 end)
 
+describe("a job that was given to another while it ran", function()
+    it("is not recorded by the one that lost it, who tells so", function()
+        local w = worker.start(db, folder)
+        local id = jobs.enqueue(db, [['sleeps', '{"seconds": 1.5}']])
+        db:wait_for(in_state("running", 1))
+        db:query "select tidemill.give_back(id, null, 'lost') from tidemill.process"
+        w:record { job = tonumber(id), message = "the job was lost to another process before its end was recorded" }
+        db:wait_for(in_state("completed", 1))
+        assert.same({ ["lost 1, completed 1"] = 1 }, histories())
+    end)
+end)
+
 describe("a running job", function()
     for call, expected in pairs { cancel = { "cancelled", "cancelled" }, discard = { "dead", "discarded" } } do
         it("is stopped by tidemill." .. call, function()
