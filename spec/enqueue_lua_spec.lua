@@ -315,6 +315,8 @@ describe("the arguments", function()
     end)
 
     local KEY = "has a key that is neither a string nor a place in a list; JSON has no such form"
+    local odd = { [true] = 1 } -- after some of the fields, whatever their order
+    for i = 1, 20 do odd["field" .. i] = i end
     local refusals = {
         { { v = 0 / 0 }, "args.v: NaN has no JSON form" },
         { { v = { math.huge } }, "args.v[1]: an infinite number has no JSON form" },
@@ -324,6 +326,7 @@ describe("the arguments", function()
         { { v = { 1, nil, 3 } }, "args.v: is a list of 3 with nothing at 2; fill its holes with tidemill.null" },
         { { v = { [0] = 1 } }, "args.v: " .. KEY },
         { { v = { [true] = 1 } }, "args.v: " .. KEY },
+        { { v = odd }, "args.v: " .. KEY },
         { { v = print }, "args.v: a function has no JSON form" },
         { { v = io.stdout }, "args.v: a userdata has no JSON form" },
         { { v = "\xff" }, "args.v: a string that is not valid UTF-8 has no JSON form" },
