@@ -128,6 +128,8 @@ describe("what is refused by client:enqueue", function()
     local ATTEMPTS, PRIORITY = "give a whole number from 1 to 1000", "give a whole number from 0 to 100"
     local TOO_MANY = {}
     for i = 1, 21 do TOO_MANY[i] = "g" end
+    local FAR_TOO_MANY = {}
+    for i = 1, 500 do FAR_TOO_MANY[i] = "g" end
 
     it("is a task that is none", function()
         assert_refused("task: nothing was given; give the name of a task", "enqueue")
@@ -195,6 +197,7 @@ describe("what is refused by client:enqueue", function()
             { { ("g"):rep(101) }, "a tag of 101 bytes is not allowed; give 1 to 100 bytes" },
             { { "a\0b" }, "the tag is not valid UTF-8 without NUL; give such text" },
             { TOO_MANY, "21 tags are not allowed; give at most 20" },
+            { FAR_TOO_MANY, "500 tags are not allowed; give at most 20" },
             { { "a", b = "c" }, "a table with other keys than 1, 2, ... is not allowed; give a list of strings" },
             { { [2] = "a" }, "a table with other keys than 1, 2, ... is not allowed; give a list of strings" },
         },
@@ -312,6 +315,8 @@ describe("the arguments", function()
     end)
 
     local KEY = "has a key that is neither a string nor a place in a list; JSON has no such form"
+    local odd = { [true] = 1 } -- after some of the fields, whatever their order
+    for i = 1, 20 do odd["field" .. i] = i end
     local refusals = {
         { { v = 0 / 0 }, "args.v: NaN has no JSON form" },
         { { v = { math.huge } }, "args.v[1]: an infinite number has no JSON form" },
@@ -321,6 +326,7 @@ describe("the arguments", function()
         { { v = { 1, nil, 3 } }, "args.v: is a list of 3 with nothing at 2; fill its holes with tidemill.null" },
         { { v = { [0] = 1 } }, "args.v: " .. KEY },
         { { v = { [true] = 1 } }, "args.v: " .. KEY },
+        { { v = odd }, "args.v: " .. KEY },
         { { v = print }, "args.v: a function has no JSON form" },
         { { v = io.stdout }, "args.v: a userdata has no JSON form" },
         { { v = "\xff" }, "args.v: a string that is not valid UTF-8 has no JSON form" },
@@ -383,5 +389,7 @@ describe("client:enqueue_many", function()
         assert_refused("priority: 101 is not allowed; give a whole number from 0 to 100",
             "enqueue_many", "none", {}, { priority = 101 })
         assert_refused("task: an empty name is not allowed; give 1 to 100 bytes", "enqueue_many", "", {})
+        assert_refused("task: a number is not allowed; give the name of a task", "enqueue_many", 1, {})
+        assert_refused("task: the name is not valid UTF-8 without NUL; give such text", "enqueue_many", "a\0b", {})
     end)
 end)
