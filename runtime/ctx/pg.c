@@ -131,12 +131,12 @@ static int query(lua_State *L, td_session *session, int first) {
     return 1;
 }
 
-/* open_transaction returns the state's transaction that is open, or NULL. */
-static const transaction *open_transaction(lua_State *L) {
+td_session *td_pg_session(lua_State *L) {
+    luaL_checkstack(L, 1, TRANSACTION);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &transaction_key);
     const transaction *tx = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    return tx && tx->session ? tx : NULL;
+    return tx ? tx->session : NULL;
 }
 
 /* query(sql, ...): rows, with the number of rows returned or changed in rows.count; or nil, message, code.
@@ -147,7 +147,7 @@ static const transaction *open_transaction(lua_State *L) {
    memory, io. Raises in a transaction's function: that would wait for a connection while it keeps one. */
 static int l_query(lua_State *L) {
     td_failure_outside(L, QUERY);
-    if (open_transaction(L)) return luaL_error(L, QUERY ": a transaction is open; use tx:query, or end it first");
+    if (td_pg_session(L)) return luaL_error(L, QUERY ": a transaction is open; use tx:query, or end it first");
     return query(L, NULL, 1);
 }
 
@@ -239,7 +239,7 @@ static int l_transaction(lua_State *L) {
     td_failure_outside(L, TRANSACTION);
     luaL_checktype(L, 1, LUA_TFUNCTION);
     lua_settop(L, 2);
-    if (open_transaction(L)) return luaL_error(L, TRANSACTION ": a transaction is open; end it first");
+    if (td_pg_session(L)) return luaL_error(L, TRANSACTION ": a transaction is open; end it first");
     begin_sql(L, sql);
     transaction *tx = push_transaction(L);
     lua_toclose(L, TX);
