@@ -115,6 +115,8 @@ bool td_fiber_torn(const td_fiber *fiber) {
 }
 
 void td_fiber_set_preempt(td_fiber *fiber, const td_preempt *preempt, void *arg) {
+    /* A signal may come in between: it finds either nothing, or both. */
+    fiber->preempt = NULL;
     fiber->preempt_arg = arg;
     fiber->preempt = preempt;
 }

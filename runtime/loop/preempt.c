@@ -54,15 +54,16 @@ static void on_urge(int signal, siginfo_t *info, void *context) {
         pass_on(&old_urge, signal, info, context);
         return;
     }
-    if (!fiber || fiber->nopreempt || !fiber->preempt) return;
+    const td_preempt *preempt = fiber && !fiber->nopreempt ? fiber->preempt : NULL;
+    if (!preempt) return;
     uintptr_t counter = program_counter(context);
     int error = errno;
-    if (counter >= fiber->preempt->low && counter < fiber->preempt->high) {
+    if (counter >= preempt->low && counter < preempt->high) {
         fiber->torn = true;
         td_schedule_yield(fiber);
         fiber->torn = false;
     } else {
-        fiber->preempt->arm(fiber->preempt_arg);
+        preempt->arm(fiber->preempt_arg);
     }
     set_errno(error);
 }

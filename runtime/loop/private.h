@@ -70,8 +70,8 @@ struct td_fiber {
     uint64_t run_ns;
     int64_t tag;
     const char *doing;
-    const td_preempt *preempt;
-    void *preempt_arg;
+    const td_preempt *volatile preempt; /* NULL: it is not to be preempted; read by a signal's handler, as is */
+    void *volatile preempt_arg;
     td_call_fn *overflow;
     void *overflow_arg;
     void *fake_stack; /* AddressSanitizer's, while it does not run */
