@@ -15,8 +15,15 @@ enum { TIDY_MS = 5000 };
 
 static void start_jobs(void *arg);
 
+/* start_soon has jobs that wait looked at again. */
+static void start_soon(td_executor *x) {
+    if (x->orphaned || td_list_empty(&x->waiting)) return;
+    (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
+}
+
 void td_executor_release(td_executor *x, td_job *job) {
     atomic_fetch_sub(&x->load, 1);
+    td_nopreempt_enter(); /* the log's callback is the program's */
     pthread_mutex_lock(&x->mutex);
     if (x->orphaned) {
         td_job_free(job);
@@ -26,7 +33,13 @@ void td_executor_release(td_executor *x, td_job *job) {
         x->config.ended(x->config.arg, job);
     }
     pthread_mutex_unlock(&x->mutex);
-    if (!td_list_empty(&x->waiting)) (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
+    td_nopreempt_leave();
+    start_soon(x);
+}
+
+void td_executor_worker_gone(td_executor *x) {
+    start_soon(x);
+    atomic_fetch_sub(&x->workers, 1); /* the last one: the executor may be freed from here on */
 }
 
 /* ---- Times ---- */
@@ -65,8 +78,9 @@ static void check_jobs(td_executor *x, uint64_t now, uint64_t *next) {
     }
 }
 
-static void check_closing(td_executor *x, uint64_t now, uint64_t *next) {
-    for (td_list *node = x->closing.next, *after; node != &x->closing; node = after) {
+/* check_collecting drops workers whose finalizers do not end. */
+static void check_collecting(td_executor *x, uint64_t now, uint64_t *next) {
+    for (td_list *node = x->collecting.next, *after; node != &x->collecting; node = after) {
         td_worker *w = td_container(node, td_worker, link);
         after = node->next;
         if (w->drop_ns <= now)
@@ -81,11 +95,16 @@ static void on_timer(uv_timer_t *timer) {
     uint64_t now = td_now_ns(), next = UINT64_MAX;
     x->timer_ns = 0;
     check_jobs(x, now, &next);
-    check_closing(x, now, &next);
+    check_collecting(x, now, &next);
     if (next != UINT64_MAX) td_executor_watch(x, next);
 }
 
 /* ---- Jobs coming in ---- */
+
+/* retire_idle closes all idle workers. */
+static void retire_idle(td_executor *x) {
+    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+}
 
 /* refuse gives a job back that nobody can run: no attempt is counted for what is not the job's fault. */
 static void refuse(td_executor *x, td_job *job, const tidemill_error *err) {
@@ -93,22 +112,41 @@ static void refuse(td_executor *x, td_job *job, const tidemill_error *err) {
     td_executor_release(x, job);
 }
 
-/* is_full says whether no more jobs are to be started beside those that run: the process has reached its bound of
-   memory, or this thread is for one at a time. */
-static bool is_full(const td_executor *x) {
-    if (x->config.exclusive && !td_list_empty(&x->jobs)) return true;
-    return x->config.memory_max && !td_list_empty(&x->jobs) && atomic_load(x->config.memory) >= x->config.memory_max;
+/* hand_back ends a job that is not to run here. */
+static void hand_back(td_executor *x, td_job *job) {
+    if (job->worker) {
+        job->worker->stop = TD_RETURNED;
+        td_worker_drop(job->worker);
+    } else {
+        td_list_remove(&job->link);
+        job->result = (td_result){ .outcome = TD_RETURNED, .delay_s = -1 };
+        td_executor_release(x, job);
+    }
 }
 
+/* needs_memory says whether the process has reached its bound of memory. */
+static bool needs_memory(const td_executor *x) {
+    if (!x->config.memory_max) return false;
+    return atomic_load(td_tally_bytes(x->config.memory)) + x->unopened * TD_NEW_BYTES >= x->config.memory_max;
+}
+
+/* is_full says whether no more jobs are to be started beside those that run. */
+static bool is_full(const td_executor *x) {
+    return !td_list_empty(&x->jobs) && (x->config.exclusive || needs_memory(x));
+}
+
+/* start_waiting starts the jobs that can be. Where others wait for memory, idle workers give theirs back. */
 static void start_waiting(td_executor *x) {
     td_list *node;
     tidemill_error err;
-    while (!x->disowned && !td_list_empty(&x->waiting) && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+    if (x->disowned || atomic_load(&x->orphaned)) return;
+    while (!td_list_empty(&x->waiting) && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
         td_job *job = td_container(node, td_job, link);
         job->task = td_handlers_find(x->handlers, job->claimed.task);
         if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
         if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
     }
+    if (!td_list_empty(&x->waiting) && needs_memory(x)) retire_idle(x);
 }
 
 /* move_all moves all of a list to the end of another. Returns how many. */
@@ -124,6 +162,7 @@ static void start_jobs(void *arg) {
     pthread_mutex_lock(&x->mutex);
     move_all(&x->waiting, &x->arriving);
     pthread_mutex_unlock(&x->mutex);
+    while (x->disowned && !td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
     start_waiting(x);
 }
 
@@ -149,7 +188,7 @@ static void reload_on_thread(void *arg) {
     td_handlers_unref(x->handlers);
     x->handlers = r->handlers;
     atomic_store(&x->generation, r->generation);
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    retire_idle(x);
     free(r);
 }
 
@@ -271,18 +310,6 @@ typedef struct disowning {
     int64_t job;
 } disowning;
 
-/* hand_back ends a job that is not to run here. */
-static void hand_back(td_executor *x, td_job *job) {
-    if (job->worker) {
-        job->worker->stop = TD_RETURNED;
-        td_worker_drop(job->worker);
-    } else {
-        td_list_remove(&job->link);
-        job->result = (td_result){ .outcome = TD_RETURNED, .delay_s = -1 };
-        td_executor_release(x, job);
-    }
-}
-
 static void disown_on_thread(void *arg) {
     disowning *d = arg;
     td_executor *x = d->executor;
@@ -293,7 +320,7 @@ static void disown_on_thread(void *arg) {
         if (job->claimed.id != d->job) hand_back(x, job);
     }
     while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    retire_idle(x);
     free(d);
 }
 
@@ -333,11 +360,12 @@ static void close_on_thread(void *arg) {
     td_executor *x = arg;
     x->ending = true;
     uv_timer_stop(&x->tidy);
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    retire_idle(x);
 }
 
 static void executor_destroy(td_executor *x) {
     td_handlers_unref(x->handlers);
+    td_tally_unref(x->config.memory);
     pthread_mutex_destroy(&x->mutex);
     free(x);
 }
@@ -346,12 +374,13 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     td_executor *x = calloc(1, sizeof *x);
     if (!x) return td_error_memory(err);
     x->config = *config;
+    td_tally_ref(x->config.memory);
     x->log = *config->log;
     snprintf(x->name, sizeof x->name, "%s", config->name);
     x->handlers = td_handlers_ref(config->handlers);
     x->generation = config->generation;
     pthread_mutex_init(&x->mutex, NULL);
-    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->jobs, &x->closing };
+    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->jobs, &x->collecting };
     for (size_t i = 0; i < TD_COUNT(lists); i++) td_list_init(lists[i]);
     int rc = td_thread_start(&x->thread, config->name, err);
     if (rc == 0 && (td_thread_post(x->thread, open_on_thread, x) < 0 ||
@@ -376,37 +405,49 @@ int64_t td_executor_workers(const td_executor *x) {
     return atomic_load(&x->workers);
 }
 
+/* drop_all drops the workers of a list. */
+static void drop_all(td_list *workers) {
+    while (!td_list_empty(workers)) td_worker_drop(td_container(workers->next, td_worker, link));
+}
+
 /* dispose_of frees an orphaned executor, as its thread ends: a local of that. */
 static void dispose_of(void *arg) {
-    td_executor *x = arg;
-    while (!td_list_empty(&x->jobs)) hand_back(x, td_container(x->jobs.next, td_job, link));
-    while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
-    executor_destroy(x);
+    executor_destroy(arg);
 }
 
 static const char orphan_key;
 
+/* adopt_on_thread leaves nothing but the executor itself, when its thread has been let go of. */
 static void adopt_on_thread(void *arg) {
     td_executor *x = arg;
+    while (!td_list_empty(&x->jobs)) hand_back(x, td_container(x->jobs.next, td_job, link));
+    while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
+    drop_all(&x->idle);
+    drop_all(&x->collecting);
     (void)!td_thread_set_local(x->thread, &orphan_key, x, dispose_of);
 }
 
 /* leave_alone leaves a stuck executor to itself. */
 static void leave_alone(td_executor *x) {
     pthread_mutex_lock(&x->mutex);
-    x->orphaned = true;
+    atomic_store(&x->orphaned, true);
     x->log.fn = NULL;
     pthread_mutex_unlock(&x->mutex);
     (void)!td_thread_post(x->thread, adopt_on_thread, x);
     td_thread_abandon(x->thread);
 }
 
+void td_executor_close(td_executor *x) {
+    if (x->farewell_ns) return;
+    while (td_thread_post(x->thread, close_on_thread, x) == TIDEMILL_EMEMORY) uv_sleep(10);
+    x->farewell_ns = td_now_ns() + FAREWELL_NS;
+}
+
 void td_executor_free(td_executor *x) {
     if (!x) return;
-    while (td_thread_post(x->thread, close_on_thread, x) == TIDEMILL_EMEMORY) uv_sleep(10);
+    td_executor_close(x);
     /* Every worker is gone within its grace, but for one that is stuck in foreign code. */
-    for (uint64_t end_ns = td_now_ns() + FAREWELL_NS; atomic_load(&x->workers) > 0 && td_now_ns() < end_ns;)
-        uv_sleep(1);
+    while (atomic_load(&x->workers) > 0 && td_now_ns() < x->farewell_ns) uv_sleep(1);
     td_watch_remove(x->config.watch, x->thread);
     if (atomic_load(&x->workers) > 0) {
         leave_alone(x);

@@ -6,6 +6,7 @@
 #include "../loop/preempt.h"
 #include "job.h"
 #include "survey.h"
+#include "tally.h"
 
 typedef struct td_executor td_executor;
 
@@ -15,10 +16,11 @@ typedef struct td_executor_config {
     int generation;        /* its number */
     const td_log *log;
     const char *database;
-    td_watch *watch;        /* over its thread */
-    _Atomic size_t *memory; /* what all workers of the process have mapped; */
-    size_t memory_max;      /* from here on jobs wait for others to end (0: no bound) */
-    bool exclusive;         /* one job at a time */
+    td_watch *watch;   /* over its thread */
+    bool signals;      /* td_preempt_open was called; else workers give way by themselves, at a cost */
+    td_tally *memory;  /* what all workers of the process have mapped (counted by the executor, too); */
+    size_t memory_max; /* from here on jobs wait for others to end (0: no bound) */
+    bool exclusive;    /* one job at a time */
     /* stuck is called, on the watcher's thread, when the job of this id does not let go of the thread; NULL: never. */
     void (*stuck)(void *arg, int64_t job, uint64_t ms);
     void *stuck_arg;
@@ -55,6 +57,9 @@ size_t td_executor_load(const td_executor *executor);
 /* td_executor_disown tells an executor, whose thread is stuck in the job of this id, that it is to run nothing else: as
    soon as it can it hands all its other jobs back, and runs none that it is given. From any thread. */
 void td_executor_disown(td_executor *executor, int64_t job);
+
+/* td_executor_close begins what td_executor_free ends, so that several can be closed at once. From any thread. */
+void td_executor_close(td_executor *executor);
 
 /* td_executor_free stops the thread and frees everything; no job may be left in it. A thread that is stuck is not
    waited for: it frees everything, its job included, when it can. NULL is allowed. */

@@ -18,7 +18,6 @@ enum {
     TD_RETRY_FIRST_MS = 100,
     TD_RETRY_MAX_MS = 5000,
     TD_LAST_CALL_MS = 500, /* from the end of the grace period until jobs that block their threads are given back */
-    TD_OVERDUE_MS = 1000,  /* so long past its deadline a job is in foreign code */
     TD_FAREWELL_MS = 5000, /* how long a stop tries to reach a database that is away */
 };
 

@@ -30,7 +30,7 @@ struct tidemill_runtime {
     td_pool *pool;
     td_keeper *keeper;
     td_watch *watch;
-    _Atomic size_t memory; /* what the workers have mapped */
+    td_tally *memory; /* what the workers have mapped */
     bool signals;
 };
 
@@ -140,6 +140,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .pool = &r->pool,
     };
     r->keeper = td_keeper_new(&keeper);
+    r->memory = td_tally_new();
     if (!r->keeper) return td_error_memory(err);
     td_pool_config pool = {
         .executor = { .handlers = r->handlers,
@@ -147,7 +148,8 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
                       .log = &r->log,
                       .database = r->database,
                       .watch = r->watch,
-                      .memory = &r->memory,
+                      .signals = r->signals,
+                      .memory = r->memory,
                       .memory_max = (size_t)c->memory_max_mb << 20,
                       .ended = td_keeper_ended,
                       .arg = r->keeper },
@@ -156,6 +158,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .stuck = td_keeper_stuck,
         .arg = r->keeper,
     };
+    if (!r->memory) return td_error_memory(err);
     int rc = td_pool_new(&pool, &r->pool, err);
     return rc == 0 ? td_keeper_start(r->keeper, err) : rc;
 }
@@ -182,6 +185,7 @@ static void runtime_free(tidemill_runtime *r) {
     td_pool_free(r->pool);
     td_keeper_free(r->keeper);
     td_watch_stop(r->watch);
+    td_tally_unref(r->memory);
     if (r->signals) td_preempt_close();
     td_handlers_unref(r->handlers);
     td_queues_free(&r->queues);

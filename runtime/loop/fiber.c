@@ -106,7 +106,8 @@ void td_fiber_set_tag(td_fiber *fiber, int64_t tag) {
     if (fiber == fiber->thread->current) atomic_store_explicit(&fiber->thread->run_tag, tag, memory_order_relaxed);
 }
 
-uint64_t td_fiber_run_ns(const td_fiber *fiber) {
+uint64_t td_fiber_run_ns(td_fiber *fiber) {
+    if (fiber == fiber->thread->current) td_switch_account(fiber);
     return fiber->run_ns;
 }
 
@@ -117,7 +118,9 @@ bool td_fiber_torn(const td_fiber *fiber) {
 void td_fiber_set_preempt(td_fiber *fiber, const td_preempt *preempt, void *arg) {
     /* A signal may come in between: it finds either nothing, or both. */
     fiber->preempt = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
     fiber->preempt_arg = arg;
+    atomic_signal_fence(memory_order_seq_cst);
     fiber->preempt = preempt;
 }
 

@@ -52,7 +52,7 @@ int td_thread_set_local(td_thread *thread, const void *key, void *object, td_cal
 /* ---- Fibers ---- */
 
 /* td_fiber_new makes a fiber of the calling loop thread; entry(arg) starts when it is first woken. The C stack has
-   stack_size bytes (0: 1 MiB, reserved, touched as used) and a guard page. NULL without memory. */
+   stack_size bytes (0: 1 MiB, reserved, touched as used) and a guard. NULL without memory. */
 td_fiber *td_fiber_new(td_call_fn *entry, void *arg, size_t stack_size) TD_MUST_CHECK;
 
 /* td_fiber_self: the fiber that runs now, NULL on the loop itself or elsewhere. Fetched anew after each switch. */

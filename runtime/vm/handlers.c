@@ -106,7 +106,7 @@ static int open_scratch(td_load *l, tidemill_error *err) {
     size_t handlers = 0;
     for (size_t i = 0; i < set->files.count; i++) handlers += set->files.list[i].handler;
     set->tasks = calloc(handlers + 1, sizeof *set->tasks);
-    l->scratch = set->tasks ? td_state_make(set, SCRATCH_MAX) : NULL;
+    l->scratch = set->tasks ? td_state_make(set, SCRATCH_MAX, NULL) : NULL;
     if (!l->scratch) return td_error_memory(err);
     td_fiber *self = td_fiber_self();
     l->scratch->loading = true;
