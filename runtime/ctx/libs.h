@@ -23,6 +23,6 @@ int td_process_open(lua_State *L);  /* tidemill.process */
 /* td_pg_session returns the transaction that is open in L's state, NULL for none. May raise. */
 struct td_session *td_pg_session(lua_State *L);
 
-int td_pg_open(lua_State *L); /* tidemill.pg; needs td_query_setup (runtime/store/query.h) on the thread */
+int td_pg_open(lua_State *L); /* tidemill.pg; needs td_connections_join (runtime/store/connections.h) on the thread */
 
 #endif

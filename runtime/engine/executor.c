@@ -1,7 +1,6 @@
 /* executor.c: a thread and its workers (worker.c): jobs come in, deadlines pass, idle workers go. */
 #include "executor.h"
 
-#include "../store/query.h"
 #include "pool.h"
 #include "report.h"
 #include "worker.h"
@@ -353,7 +352,7 @@ static void open_on_thread(void *arg) {
     uv_timer_start(&x->tidy, on_tidy, TIDY_MS, TIDY_MS);
     td_state_preempt(&x->preempt);
     /* Without memory for the pool, tidemill.pg says so when it is used. */
-    (void)!td_query_setup(x->thread, x->config.database, 0, NULL);
+    (void)!td_connections_join(x->thread, x->config.connections, NULL);
 }
 
 static void close_on_thread(void *arg) {

@@ -4,6 +4,7 @@
 #define TD_EXECUTOR_H
 
 #include "../loop/preempt.h"
+#include "../store/connections.h"
 #include "job.h"
 #include "survey.h"
 #include "tally.h"
@@ -15,12 +16,12 @@ typedef struct td_executor_config {
     td_handlers *handlers; /* to begin with; counted by the executor */
     int generation;        /* its number */
     const td_log *log;
-    const char *database;
-    td_watch *watch;   /* over its thread */
-    bool signals;      /* td_preempt_open was called; else workers give way by themselves, at a cost */
-    td_tally *memory;  /* what all workers of the process have mapped (counted by the executor, too); */
-    size_t memory_max; /* from here on jobs wait for others to end (0: no bound) */
-    bool exclusive;    /* one job at a time */
+    td_connections *connections; /* for handlers; counted by each thread */
+    td_watch *watch;             /* over its thread */
+    bool signals;                /* td_preempt_open was called; else workers give way by themselves, at a cost */
+    td_tally *memory;            /* what all workers of the process have mapped (counted by the executor, too); */
+    size_t memory_max;           /* from here on jobs wait for others to end (0: no bound) */
+    bool exclusive;              /* one job at a time */
     /* stuck is called, on the watcher's thread, when the job of this id does not let go of the thread; NULL: never. */
     void (*stuck)(void *arg, int64_t job, uint64_t ms);
     void *stuck_arg;

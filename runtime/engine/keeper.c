@@ -131,7 +131,10 @@ static void open_on_thread(void *arg) {
     timer_init(k, &k->due);
     timer_init(k, &k->pulse);
     timer_init(k, &k->grace);
-    k->start_rc = td_query_setup(k->thread, k->config.database, CONNECTIONS, &k->start_error);
+    td_connections *connections = td_connections_new(k->config.database, CONNECTIONS);
+    k->start_rc =
+        connections ? td_connections_join(k->thread, connections, &k->start_error) : td_error_memory(&k->start_error);
+    td_connections_unref(connections);
     k->heart = td_fiber_new(td_heart_fiber, k, 0);
     k->exchange = td_fiber_new(td_exchange_fiber, k, 0);
     k->listener = td_fiber_new(td_listener_fiber, k, 0);

@@ -13,6 +13,7 @@ enum {
     DEFAULT_WORKERS = 100,
     QUEUE_MAX = 100, /* bytes of a name */
     WORKERS_MAX = 10000,
+    HANDLERS_CONNECTIONS = 4,
     BLOCKING_MAX = 1000,
 };
 #define SURVEY_NS     UINT64_C(200000000)
@@ -27,6 +28,7 @@ struct tidemill_runtime {
     char *dir;
     td_queues queues;
     int threads;
+    td_connections *connections; /* that handlers share */
     td_pool *pool;
     td_keeper *keeper;
     td_watch *watch;
@@ -146,7 +148,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .executor = { .handlers = r->handlers,
                       .generation = 1,
                       .log = &r->log,
-                      .database = r->database,
+                      .connections = r->connections,
                       .watch = r->watch,
                       .signals = r->signals,
                       .memory = r->memory,
@@ -188,6 +190,7 @@ static void runtime_free(tidemill_runtime *r) {
     td_tally_unref(r->memory);
     if (r->signals) td_preempt_close();
     td_handlers_unref(r->handlers);
+    td_connections_unref(r->connections);
     td_queues_free(&r->queues);
     free(r->dir);
     free(r->database);

@@ -2,8 +2,8 @@
 #include "query.h"
 
 #include "conn.h"
+#include "connections.h"
 #include "dial.h"
-#include "pool.h"
 
 #include <libpq-fe.h>
 #include <stdio.h>
@@ -22,10 +22,6 @@ struct td_session {
     bool over;              /* of a transaction: the connection or the transaction is gone */
     tidemill_error failed;  /* of a transaction: why it cannot be committed */
 };
-
-int td_query_setup(td_thread *thread, const char *url, int connections, tidemill_error *err) {
-    return td_pool_join(thread, url ? url : "", connections, err);
-}
 
 /* ---- A session's life ---- */
 
@@ -47,7 +43,7 @@ static void release(td_hold *hold) {
 /* session_new returns one that waits for nothing yet. */
 static td_session *session_new(tidemill_error *err) {
     td_session *q = NULL;
-    if (!td_pool_seat()) {
+    if (!td_connections_seat()) {
         td_error_set(err, TIDEMILL_ESTATE, "there is no database to ask on this thread");
     } else if (!(q = calloc(1, sizeof *q))) {
         td_error_memory(err);
@@ -65,11 +61,11 @@ static void session_end(td_session *q) {
 
 /* connect takes a turn, if there is none yet, and a connection. *fresh is whether it was made now. */
 static int connect_session(td_session *q, bool *fresh, tidemill_error *err) {
-    td_seat *seat = td_pool_seat();
+    td_seat *seat = td_connections_seat();
     if (q->turn.state == TD_TURN_NONE) td_turn_take(&q->turn, seat);
-    q->conn = td_pool_take(seat);
+    q->conn = td_connections_take(seat);
     *fresh = !q->conn;
-    return q->conn ? 0 : td_dial(td_pool_url(seat), &q->conn, err);
+    return q->conn ? 0 : td_dial(td_connections_url(seat), &q->conn, err);
 }
 
 /* ---- A statement ---- */
@@ -214,7 +210,7 @@ int td_query_run(const char *sql, int n, const char *const *params, td_query_row
                  tidemill_error *err) {
     td_session *q = session_new(err);
     bool fresh;
-    if (!q) return td_pool_seat() ? TIDEMILL_EMEMORY : TIDEMILL_ESTATE;
+    if (!q) return td_connections_seat() ? TIDEMILL_EMEMORY : TIDEMILL_ESTATE;
     const char *before = td_fiber_doing("the database");
     int rc = connect_session(q, &fresh, err);
     if (rc == 0) rc = settle(q, statement(q, sql, n, params, row, arg, err), err);

@@ -8,14 +8,9 @@
 #ifndef TD_QUERY_H
 #define TD_QUERY_H
 
-#include "../loop/loop.h"
+#include "connections.h"
 
 struct pg_result;
-
-/* td_query_setup gives a thread connections to the database at url (as tidemill_connect's): so many of its own at most,
-   or (0) those of the process, at most 4, which all threads share that ask for them at the same url. Nothing is
-   connected yet. On that thread, once. Errors: MEMORY, IO, STATE (it was done before). */
-int td_query_setup(td_thread *thread, const char *url, int connections, tidemill_error *err) TD_MUST_CHECK;
 
 /* What td_query_run calls for each row, with a result of that one row, which is freed afterwards. Other than 0 ends
    the statement: the server is told to cancel it. */

@@ -1,5 +1,5 @@
-/* work.h: what a worker process asks of the database. From a fiber of a thread with td_query_setup; each call is one
-   round trip and parks the fiber meanwhile. */
+/* work.h: what a worker process asks of the database. From a fiber of a thread with td_connections_join; each call is
+   one round trip and parks the fiber meanwhile. */
 #ifndef TD_WORK_H
 #define TD_WORK_H
 

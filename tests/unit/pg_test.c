@@ -21,21 +21,36 @@ static PGconn *watcher;
 
 typedef struct setup {
     lib *t;
-    const char *url;
-    int connections, rc;
+    td_connections *connections;
+    int rc;
     tidemill_error err;
 } setup;
 
 static void do_setup(void *arg) {
     setup *s = arg;
-    s->rc = td_query_setup(s->t->thread, s->url, s->connections, &s->err);
+    s->rc = td_connections_join(s->t->thread, s->connections, &s->err);
 }
 
-/* with_pool gives the thread its connections. */
-static void with_pool(lib *t, const char *url, int connections) {
-    setup s = { .t = t, .url = url ? url : getenv("TIDEMILL_TEST_DATABASE"), .connections = connections };
+/* join gives a thread a seat at connections. */
+static void join(lib *t, td_connections *connections) {
+    setup s = { .t = t, .connections = connections };
     lib_on_thread(t, do_setup, &s);
     assert_int_equal(s.rc, 0);
+}
+
+/* with_pool gives the thread connections of its own. */
+static void with_pool(lib *t, const char *url, int max) {
+    td_connections *connections = td_connections_new(url ? url : getenv("TIDEMILL_TEST_DATABASE"), max);
+    assert_non_null(connections);
+    join(t, connections);
+    td_connections_unref(connections);
+}
+
+/* shared_pool returns 4 connections for several threads. */
+static td_connections *shared_pool(void) {
+    td_connections *connections = td_connections_new(getenv("TIDEMILL_TEST_DATABASE"), 4);
+    assert_non_null(connections);
+    return connections;
 }
 
 /* ask returns the first field of a query's first row, as a number. */
@@ -93,7 +108,7 @@ static void values_come_back_as_their_types(void **state) {
     };
     lib *t = *state;
     char sql[200], expected[200];
-    with_pool(t, NULL, 0);
+    with_pool(t, NULL, 2);
     for (size_t i = 0; i < TD_COUNT(cases); i++) {
         snprintf(sql, sizeof sql, "select %s as v", cases[i][0]);
         snprintf(expected, sizeof expected, "1: v=%s", cases[i][1]);
@@ -127,7 +142,7 @@ static void parameters_go_in_exactly(void **state) {
     };
     lib *t = *state;
     char script[2000];
-    with_pool(t, NULL, 0);
+    with_pool(t, NULL, 2);
     for (size_t i = 0; i < TD_COUNT(cases); i++) {
         snprintf(script, sizeof script, PG "return show(pg.query('%s))", cases[i][0]);
         char *text = lib_run(t, script, "");
@@ -561,8 +576,10 @@ static void threads_share_their_connections(void **state) {
     assert_int_equal(td_thread_start(&other.thread, "other", &err), 0);
     pthread_mutex_init(&other.mutex, NULL);
     pthread_cond_init(&other.changed, NULL);
-    with_pool(t, NULL, 0);
-    with_pool(&other, NULL, 0);
+    td_connections *shared = shared_pool();
+    join(t, shared);
+    join(&other, shared);
+    td_connections_unref(shared);
     assert_int_equal(ask("select 1 from pg_advisory_lock(7112)"), 1);
     for (int i = 0; i < 2 * EACH; i++) {
         jobs[i] = job_start(i % 2 ? t : &other,
@@ -610,14 +627,16 @@ static void turns_are_not_lost_between_threads(void **state) {
     enum { THREADS = 3, ROUNDS = 40, EACH = 6 };
     lib *t = *state, others[THREADS];
     tidemill_error err;
+    td_connections *shared = shared_pool();
     for (int k = 0; k < THREADS; k++) {
         others[k] = *t;
         pthread_mutex_init(&others[k].mutex, NULL);
         pthread_cond_init(&others[k].changed, NULL);
         assert_int_equal(td_thread_start(&others[k].thread, "other", &err), 0);
-        with_pool(&others[k], NULL, 0);
+        join(&others[k], shared);
     }
-    with_pool(t, NULL, 0);
+    join(t, shared);
+    td_connections_unref(shared);
     for (int round = 0; round < ROUNDS; round++) {
         job *jobs[THREADS * EACH];
         for (int i = 0; i < THREADS * EACH; i++) {

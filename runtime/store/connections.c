@@ -1,95 +1,63 @@
-/* pool.c: turns are counted under the pool's mutex; a turn that is given to another thread's fiber rings that thread.
+/* connections.c: turns are counted under a mutex; a turn that is given to another thread's fiber rings that thread.
 
    What holds always: `free` turns are nobody's, and then nobody waits; each other turn is one fiber's; and `idle`
    connections are at most as many as turns are free. */
-#include "pool.h"
+#include "connections.h"
 
 #include <libpq-fe.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONNECTIONS_DEFAULT = 4 };
-
-typedef struct pool {
-    struct pool *next; /* in shared */
+struct td_connections {
+    atomic_uint refs;
     char *url;
-    int seats; /* under shared_mutex */
     pthread_mutex_t mutex;
     int free;
     td_list waiting; /* of turns */
     PGconn **idle;   /* a stack: the warmest is taken first */
     int idle_count;
-} pool;
-
-struct td_seat {
-    pool *pool;
-    td_thread *thread;
-    uv_async_t bell;
-    td_list given; /* turns that other threads gave, under the pool's mutex */
 };
 
-/* The pools that threads share, by url. */
-static pthread_mutex_t shared_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pool *shared;
+struct td_seat {
+    td_connections *connections;
+    td_thread *thread;
+    uv_async_t bell;
+    td_list given; /* turns that other threads gave, under the mutex */
+};
 
 static const char seat_key;
 
-/* ---- Pools ---- */
+/* ---- Life ---- */
 
-static void pool_free(pool *p) {
-    while (p->idle_count > 0) PQfinish(p->idle[--p->idle_count]);
-    pthread_mutex_destroy(&p->mutex);
-    free(p->idle);
-    free(p->url);
-    free(p);
-}
-
-static pool *pool_new(const char *url, int connections) {
-    pool *p = calloc(1, sizeof *p);
-    if (!p) return NULL;
-    pthread_mutex_init(&p->mutex, NULL);
-    p->seats = 1;
-    p->free = connections;
-    p->url = td_strdup(url);
-    p->idle = calloc((size_t)connections, sizeof(PGconn *));
-    td_list_init(&p->waiting);
-    if (p->url && p->idle) return p;
-    pool_free(p);
+td_connections *td_connections_new(const char *url, int max) {
+    td_connections *c = calloc(1, sizeof *c);
+    if (!c) return NULL;
+    atomic_init(&c->refs, 1);
+    pthread_mutex_init(&c->mutex, NULL);
+    c->free = max;
+    c->url = td_strdup(url ? url : "");
+    c->idle = calloc((size_t)max, sizeof(PGconn *));
+    td_list_init(&c->waiting);
+    if (c->url && c->idle) return c;
+    td_connections_unref(c);
     return NULL;
 }
 
-/* pool_share returns the pool of all threads for this url. */
-static pool *pool_share(const char *url) {
-    pthread_mutex_lock(&shared_mutex);
-    pool *p = shared;
-    while (p && strcmp(p->url, url) != 0) p = p->next;
-    if (p) {
-        p->seats++;
-    } else {
-        p = pool_new(url, CONNECTIONS_DEFAULT);
-        if (p) {
-            p->next = shared;
-            shared = p;
-        }
-    }
-    pthread_mutex_unlock(&shared_mutex);
-    return p;
+td_connections *td_connections_ref(td_connections *c) {
+    atomic_fetch_add(&c->refs, 1);
+    return c;
 }
 
-/* pool_leave gives up a seat at a pool. */
-static void pool_leave(pool *p) {
-    pthread_mutex_lock(&shared_mutex);
-    bool last = --p->seats == 0;
-    for (pool **at = &shared; last && *at; at = &(*at)->next) {
-        if (*at == p) {
-            *at = p->next;
-            break;
-        }
-    }
-    pthread_mutex_unlock(&shared_mutex);
-    if (last) pool_free(p);
+void td_connections_unref(td_connections *c) {
+    if (!c || atomic_fetch_sub(&c->refs, 1) > 1) return;
+    while (c->idle_count > 0) PQfinish(c->idle[--c->idle_count]);
+    pthread_mutex_destroy(&c->mutex);
+    free(c->idle);
+    free(c->url);
+    free(c);
 }
 
 /* ---- Seats ---- */
@@ -101,7 +69,7 @@ static void bell_closed(uv_handle_t *bell) {
 /* seat_free: the thread's fibers are gone, and with them all turns that could be given to it. */
 static void seat_free(void *arg) {
     td_seat *seat = arg;
-    pool_leave(seat->pool);
+    td_connections_unref(seat->connections);
     uv_close((uv_handle_t *)&seat->bell, bell_closed);
 }
 
@@ -109,31 +77,26 @@ static void seat_free(void *arg) {
 static void on_bell(uv_async_t *bell) {
     td_seat *seat = td_container(bell, td_seat, bell);
     for (;;) {
-        pthread_mutex_lock(&seat->pool->mutex);
+        pthread_mutex_lock(&seat->connections->mutex);
         td_list *first = td_list_shift(&seat->given);
-        pthread_mutex_unlock(&seat->pool->mutex);
+        pthread_mutex_unlock(&seat->connections->mutex);
         if (!first) return;
         td_fiber_wake(td_container(first, td_turn, link)->fiber);
     }
 }
 
-int td_pool_join(td_thread *thread, const char *url, int connections, tidemill_error *err) {
+int td_connections_join(td_thread *thread, td_connections *connections, tidemill_error *err) {
     if (td_thread_local(thread, &seat_key)) {
         return td_error_set(err, TIDEMILL_ESTATE, "this thread has its database connections already");
     }
     td_seat *seat = calloc(1, sizeof *seat);
-    pool *p = connections > 0 ? pool_new(url, connections) : pool_share(url);
-    if (!seat || !p) {
-        free(seat);
-        if (p) pool_leave(p);
-        return td_error_memory(err);
-    }
-    seat->pool = p;
+    if (!seat) return td_error_memory(err);
+    seat->connections = td_connections_ref(connections);
     seat->thread = thread;
     td_list_init(&seat->given);
     int rc = uv_async_init(td_thread_loop(thread), &seat->bell, on_bell);
     if (rc < 0) {
-        pool_leave(p);
+        td_connections_unref(connections);
         free(seat);
         return td_error_set(err, TIDEMILL_EIO, "the database connections cannot be shared: %s", uv_strerror(rc));
     }
@@ -142,13 +105,13 @@ int td_pool_join(td_thread *thread, const char *url, int connections, tidemill_e
     return td_error_memory(err);
 }
 
-td_seat *td_pool_seat(void) {
+td_seat *td_connections_seat(void) {
     td_thread *thread = td_thread_self();
     return thread ? td_thread_local(thread, &seat_key) : NULL;
 }
 
-const char *td_pool_url(const td_seat *seat) {
-    return seat->pool->url;
+const char *td_connections_url(const td_seat *seat) {
+    return seat->connections->url;
 }
 
 /* ---- Connections ---- */
@@ -161,12 +124,12 @@ static bool quiet(PGconn *conn) {
     return PQstatus(conn) == CONNECTION_OK && poll(&socket, 1, 0) == 0;
 }
 
-PGconn *td_pool_take(td_seat *seat) {
-    pool *p = seat->pool;
+PGconn *td_connections_take(td_seat *seat) {
+    td_connections *c = seat->connections;
     for (;;) {
-        pthread_mutex_lock(&p->mutex);
-        PGconn *conn = p->idle_count > 0 ? p->idle[--p->idle_count] : NULL;
-        pthread_mutex_unlock(&p->mutex);
+        pthread_mutex_lock(&c->mutex);
+        PGconn *conn = c->idle_count > 0 ? c->idle[--c->idle_count] : NULL;
+        pthread_mutex_unlock(&c->mutex);
         if (!conn || quiet(conn)) return conn;
         PQfinish(conn);
     }
@@ -175,30 +138,30 @@ PGconn *td_pool_take(td_seat *seat) {
 /* ---- Turns ---- */
 
 void td_turn_take(td_turn *turn, td_seat *seat) {
-    pool *p = seat->pool;
+    td_connections *c = seat->connections;
     turn->seat = seat;
     turn->fiber = td_fiber_self();
-    pthread_mutex_lock(&p->mutex);
-    if (p->free > 0) {
-        p->free--;
+    pthread_mutex_lock(&c->mutex);
+    if (c->free > 0) {
+        c->free--;
         turn->state = TD_TURN_GIVEN;
     } else {
-        td_list_push(&p->waiting, &turn->link);
+        td_list_push(&c->waiting, &turn->link);
         turn->state = TD_TURN_WAITS;
     }
     while (turn->state != TD_TURN_GIVEN) {
-        pthread_mutex_unlock(&p->mutex);
+        pthread_mutex_unlock(&c->mutex);
         td_fiber_park();
-        pthread_mutex_lock(&p->mutex);
+        pthread_mutex_lock(&c->mutex);
     }
-    pthread_mutex_unlock(&p->mutex);
+    pthread_mutex_unlock(&c->mutex);
 }
 
 /* pass_on gives a turn to the one that waits longest. Returns its fiber if that is this thread's, to be woken. */
-static td_fiber *pass_on(pool *p, const td_seat *from) {
-    td_list *first = td_list_shift(&p->waiting);
+static td_fiber *pass_on(td_connections *c, const td_seat *from) {
+    td_list *first = td_list_shift(&c->waiting);
     if (!first) {
-        p->free++;
+        c->free++;
         return NULL;
     }
     td_turn *next = td_container(first, td_turn, link);
@@ -211,12 +174,12 @@ static td_fiber *pass_on(pool *p, const td_seat *from) {
 
 void td_turn_end(td_turn *turn, PGconn *conn) {
     if (!turn->seat) return;
-    pool *p = turn->seat->pool;
-    pthread_mutex_lock(&p->mutex);
+    td_connections *c = turn->seat->connections;
+    pthread_mutex_lock(&c->mutex);
     td_list_remove(&turn->link); /* from waiting, or from those to be woken */
-    if (conn) p->idle[p->idle_count++] = conn;
-    td_fiber *next = turn->state == TD_TURN_GIVEN ? pass_on(p, turn->seat) : NULL;
+    if (conn) c->idle[c->idle_count++] = conn;
+    td_fiber *next = turn->state == TD_TURN_GIVEN ? pass_on(c, turn->seat) : NULL;
     turn->state = TD_TURN_NONE;
-    pthread_mutex_unlock(&p->mutex);
+    pthread_mutex_unlock(&c->mutex);
     if (next) td_fiber_wake(next);
 }
