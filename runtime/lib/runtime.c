@@ -142,8 +142,9 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .pool = &r->pool,
     };
     r->keeper = td_keeper_new(&keeper);
+    r->connections = td_connections_new(r->database, HANDLERS_CONNECTIONS);
     r->memory = td_tally_new();
-    if (!r->keeper) return td_error_memory(err);
+    if (!r->keeper || !r->connections) return td_error_memory(err);
     td_pool_config pool = {
         .executor = { .handlers = r->handlers,
                       .generation = 1,
