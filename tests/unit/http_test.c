@@ -40,6 +40,12 @@ static void assert_contains(lib *t, const char *script, const char *arg, const c
     free(text);
 }
 
+/* ends_so_far returns how many connections the server has seen end, once those of earlier tests are among them. */
+static int ends_so_far(void) {
+    EVENTUALLY(file_lines(&plain.t, "begun") == file_lines(&plain.t, "ended"));
+    return file_lines(&plain.t, "ended");
+}
+
 /* ---- Requests ---- */
 
 static void a_get_returns_status_headers_body_and_url(void **state) {
@@ -360,7 +366,7 @@ static void a_proxy_is_used(void **state) {
 
 static void a_body_counts_against_the_jobs_memory(void **state) {
     lib *t = *state;
-    int ended = file_lines(&plain.t, "ended");
+    int ended = ends_so_far();
     job *j = job_start_limited(t, HTTP "get('/size/16000000')", plain.port, 0, 4 << 20);
     job_wait(j);
     assert_true(j->raised);
@@ -383,7 +389,7 @@ static void each_lua_allocation_may_fail(void **state) {
 
 static void a_dropped_job_closes_its_connection(void **state) {
     lib *t = *state;
-    int before = open_files(), ended = file_lines(&plain.t, "ended"), hanging = file_lines(&plain.t, "hanging");
+    int before = open_files(), ended = ends_so_far(), hanging = file_lines(&plain.t, "hanging");
     job *a = job_start(t, HTTP "get('/hang')", plain.port, 0);
     job *b = job_start(t, HTTP "get('/stall')", plain.port, 0);
     job *c = job_start(t, HTTP "http.get('http://no-such-host.invalid/')", plain.port, 0);
@@ -398,7 +404,7 @@ static void a_dropped_job_closes_its_connection(void **state) {
 
 static void a_thread_that_stops_closes_its_connections(void **state) {
     lib *t = *state;
-    int ended = file_lines(&plain.t, "ended"), hanging = file_lines(&plain.t, "hanging");
+    int ended = ends_so_far(), hanging = file_lines(&plain.t, "hanging");
     job *j = job_start(t, HTTP "get('/hang')", plain.port, 0);
     EVENTUALLY(file_lines(&plain.t, "hanging") == hanging + 1);
     td_thread_stop(t->thread);
@@ -428,7 +434,7 @@ static void jobs_are_dropped_at_every_moment(void **state) {
 
 static void connections_are_used_again(void **state) {
     lib *t = *state;
-    int ended = file_lines(&plain.t, "ended");
+    int ended = ends_so_far();
     ASSERT_RUN(t, HTTP "for i = 1, 50 do if get('/status/200').status ~= 200 then return i end end return 'ok'",
                plain.port, "ok");
     assert_true(file_lines(&plain.t, "ended") <= ended + 1);
