@@ -185,6 +185,7 @@ typedef struct tidemill_config {
     bool reload;              /* load the handlers anew when their files change */
     bool rerun;               /* after a reload, the last job that failed runs again: for development */
     int64_t load_max_ms;      /* how long the handlers may take to load, 1 to 600,000. Initially 10,000. */
+    bool keep_logs;           /* keep what completed attempts logged, too, in tidemill.attempts */
     int blocking_threads;     /* threads for tasks that declare blocking, made as needed, 1 to 1000; 0: 32 */
     int64_t memory_max_mb;    /* while the workers hold so many MiB, further jobs wait; 0: no bound */
     bool signals;             /* may set the process's handlers of SIGURG and SIGSEGV, which it puts back at the end.
@@ -198,7 +199,7 @@ typedef struct tidemill_config {
 } tidemill_config;
 
 #define TIDEMILL_CONFIG                                                                                                \
-    { NULL, NULL, NULL, 0, 0, 25000, false, false, 10000, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
+    { NULL, NULL, NULL, 0, 0, 25000, false, false, 10000, false, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
 
 /* tidemill_runtime_start loads the handlers, reaches the database, publishes the tasks and starts working. It returns
    when jobs are being claimed, or says why not; then nothing is left running. *runtime is the caller's, to be ended
@@ -233,12 +234,21 @@ TIDEMILL_API void tidemill_runtime_stop(tidemill_runtime *runtime, tidemill_stop
 /* Counts since the start, and now. */
 typedef struct tidemill_statistics {
     int64_t completed, failed, dead, snoozed, cancelled, returned, lost; /* attempts that ended so, since the start */
-    int64_t running;                                                     /* jobs that run now */
-    int64_t workers;                                                     /* Lua states that exist now */
+    int64_t blocked;     /* how often a job blocked a thread that was not for that, for 0.1 s or longer, */
+    int64_t written_off; /* and threads that were given up because of it */
+    int64_t running;     /* jobs that run now */
+    int64_t workers;     /* Lua states that exist now */
 } tidemill_statistics;
 
 /* tidemill_runtime_statistics fills *statistics. */
 TIDEMILL_API void tidemill_runtime_statistics(const tidemill_runtime *runtime, tidemill_statistics *statistics);
+
+/* tidemill_runtime_survey tells what the running jobs do: *json is an array of objects with job, task, queue, attempt,
+   age_ms, cpu_ms, memory_bytes, state (running, waiting, stopping), waits_for (text or null), thread, and, if traces is
+   true, traceback. It is the caller's, to be freed with free(). Blocks, for 0.2 s at most: the jobs of a thread that
+   does not answer in that time are left out. From any thread. Error: MEMORY. */
+TIDEMILL_API int tidemill_runtime_survey(const tidemill_runtime *runtime, bool traces, char **json,
+                                         tidemill_error *error) TIDEMILL_MUST_CHECK;
 
 /* ---- The schema ---- */
 

@@ -35,6 +35,16 @@ setup(function()
     folder:task("enqueues", [[
         local id, duplicate, code = ctx:enqueue(args.task, args.args, args.options)
         return { id = id, duplicate = duplicate, code = code }]])
+    folder:task("enqueues_together", [[
+        local pg = require "tidemill.pg"
+        local ids, seen = {}, nil
+        local ok = pg.transaction(function(tx)
+            for i = 1, 2 do ids[i] = assert(ctx:enqueue("later", { n = i }, { schedule_in = 1000 })) end
+            seen = tx:query("select count(*) as n from tidemill.jobs where id in ($1, $2)", ids[1], ids[2])[1].n
+            return args.keep
+        end)
+        local after = pg.query("select count(*) as n from tidemill.jobs where id in ($1, $2)", ids[1], ids[2])[1].n
+        return { ok = ok, seen = seen, after = after }]])
     folder:task("enqueues_odd", [[
         local options = { nan = { schedule_in = 0/0 }, unknown = { prioritty = 1 }, negative = { schedule_in = -1 } }
         local _, message, code = ctx:enqueue("target", args.how == "args" and { f = print } or {}, options[args.how])
@@ -141,6 +151,13 @@ describe("ctx:enqueue", function()
         assert.same({ "target", "other", "scheduled", "9", "3", '{"n": 1}', "{t}", "k" },
             { job.task, job.queue, job.state, job.priority, job.max_attempts, job.args, job.tags, job.unique_key })
         assert.equal("01:00:00", db:value("select scheduled_at - enqueued_at from tidemill.jobs where id = " .. job.id))
+    end)
+
+    it("takes effect with the transaction that is open", function()
+        local kept = result("enqueues_together", '{"keep": true}')
+        local undone = result("enqueues_together", '{"keep": false}')
+        assert.same({ true, 2, 2 }, { kept.ok, kept.seen, kept.after })
+        assert.same({ false, 2, 0 }, { undone.ok, undone.seen, undone.after })
     end)
 
     it("returns the job that stands for a duplicate", function()

@@ -28,11 +28,16 @@ local function enqueued(task, args, options)
         .. "where id = " .. id)[1]
 end
 
--- assert_refused checks that an answer is an error, and that nothing was stored.
-local function assert_refused(message, ...)
-    local before = db:value "select count(*) from tidemill.jobs"
-    assert.same({ n = 3, nil, message, "invalid" }, table.pack(...))
-    assert.equal(before, db:value "select count(*) from tidemill.jobs")
+-- stored counts the jobs, over the client's own connection, since there is much to be counted.
+local function stored()
+    return assert(client:transaction(function(tx) return tx:exec "select count(*) as n from tidemill.jobs" end))[1].n
+end
+
+-- assert_refused checks that a call, of the client's method, is answered with an error, and stored nothing.
+local function assert_refused(message, method, ...)
+    local before = stored()
+    assert.same({ n = 3, nil, message, "invalid" }, table.pack(client[method](client, ...)))
+    assert.equal(before, stored())
 end
 
 describe("client:enqueue", function()
@@ -99,7 +104,7 @@ describe("client:enqueue", function()
         job = enqueued("declared", { s = "x" }, { queue = "q", priority = 1, max_attempts = 25, tags = {} })
         assert.same({ "q", "1", "25", "{}" }, { job.queue, job.priority, job.max_attempts, job.tags })
         assert_refused("args.s: nothing is not allowed; give the string that the task declares",
-            client:enqueue("declared", {}))
+            "enqueue", "declared", {})
     end)
 
     it("returns the id of the job that stands for a key, and true", function()
@@ -109,9 +114,9 @@ describe("client:enqueue", function()
         local by_args = client:enqueue("unique", { a = 1, b = { 2 } }, { unique_for = 3600 })
         assert.same({ by_args, true }, { client:enqueue("unique", { b = { 2 }, a = 1 }, { unique_for = 3600 }) })
         enqueued("unique", { b = { 3 }, a = 1 }, { unique_for = 3600 })
-        db:query("update tidemill.unique_job set enqueued_at = enqueued_at - interval '2 s' where job = " .. by_args)
-        assert.same({ by_args, true }, { client:enqueue("unique", { a = 1, b = { 2 } }, { unique_for = 2.5 }) })
-        enqueued("unique", { a = 1, b = { 2 } }, { unique_for = 1.999 })
+        db:query("update tidemill.unique_job set enqueued_at = enqueued_at - interval '1 hour' where job = " .. by_args)
+        assert.same({ by_args, true }, { client:enqueue("unique", { a = 1, b = { 2 } }, { unique_for = 3660.5 }) })
+        enqueued("unique", { a = 1, b = { 2 } }, { unique_for = 3599.999 })
     end)
 end)
 
@@ -123,14 +128,16 @@ describe("what is refused by client:enqueue", function()
     local ATTEMPTS, PRIORITY = "give a whole number from 1 to 1000", "give a whole number from 0 to 100"
     local TOO_MANY = {}
     for i = 1, 21 do TOO_MANY[i] = "g" end
+    local FAR_TOO_MANY = {}
+    for i = 1, 500 do FAR_TOO_MANY[i] = "g" end
 
     it("is a task that is none", function()
-        assert_refused("task: nothing was given; give the name of a task", client:enqueue())
-        assert_refused("task: a number is not allowed; give the name of a task", client:enqueue(1))
-        assert_refused("task: an empty name is not allowed; give 1 to 100 bytes", client:enqueue "")
-        assert_refused("task: a name of 102 bytes is not allowed; give 1 to 100 bytes", client:enqueue(("ü"):rep(51)))
-        assert_refused("task: the name is not valid UTF-8 without NUL; give such text", client:enqueue "a\0b")
-        assert_refused("task: the name is not valid UTF-8 without NUL; give such text", client:enqueue "\xff")
+        assert_refused("task: nothing was given; give the name of a task", "enqueue")
+        assert_refused("task: a number is not allowed; give the name of a task", "enqueue", 1)
+        assert_refused("task: an empty name is not allowed; give 1 to 100 bytes", "enqueue", "")
+        assert_refused("task: a name of 102 bytes is not allowed; give 1 to 100 bytes", "enqueue", ("ü"):rep(51))
+        assert_refused("task: the name is not valid UTF-8 without NUL; give such text", "enqueue", "a\0b")
+        assert_refused("task: the name is not valid UTF-8 without NUL; give such text", "enqueue", "\xff")
     end)
 
     -- By option, each value with what the message says after the option's name.
@@ -190,6 +197,7 @@ describe("what is refused by client:enqueue", function()
             { { ("g"):rep(101) }, "a tag of 101 bytes is not allowed; give 1 to 100 bytes" },
             { { "a\0b" }, "the tag is not valid UTF-8 without NUL; give such text" },
             { TOO_MANY, "21 tags are not allowed; give at most 20" },
+            { FAR_TOO_MANY, "500 tags are not allowed; give at most 20" },
             { { "a", b = "c" }, "a table with other keys than 1, 2, ... is not allowed; give a list of strings" },
             { { [2] = "a" }, "a table with other keys than 1, 2, ... is not allowed; give a list of strings" },
         },
@@ -197,14 +205,14 @@ describe("what is refused by client:enqueue", function()
     for option, cases in pairs(refusals) do
         for i, case in ipairs(cases) do
             it(("is %s number %d"):format(option, i), function()
-                assert_refused(option .. ": " .. case[2], client:enqueue("t", {}, { [option] = case[1] }))
+                assert_refused(option .. ": " .. case[2], "enqueue", "t", {}, { [option] = case[1] })
             end)
         end
     end
 
     it("is a delay together with a time", function()
         assert_refused("schedule_at: not allowed together with schedule_in; give one of the two",
-            client:enqueue("t", {}, { schedule_in = 1, schedule_at = 4e9 }))
+            "enqueue", "t", {}, { schedule_in = 1, schedule_at = 4e9 })
     end)
 
     it("is an unknown option, with the nearest suggested, or all", function()
@@ -214,16 +222,16 @@ describe("what is refused by client:enqueue", function()
             tag = "did you mean tags?", unique_fro = "did you mean unique_for?", timeout = ALL, ["queue\0"] = ALL,
         } do
             assert_refused(given:gsub("%z", "\\x00") .. ": there is no such option; " .. answer,
-                client:enqueue("t", {}, { [given] = 1 }))
+                "enqueue", "t", {}, { [given] = 1 })
         end
     end)
 
     it("is options that are no table of names", function()
-        assert_refused("options: a number is not allowed; give a table", client:enqueue("t", {}, 60))
+        assert_refused("options: a number is not allowed; give a table", "enqueue", "t", {}, 60)
         assert_refused("options: a number as a key is not allowed; give names such as queue",
-            client:enqueue("t", {}, { 60 }))
+            "enqueue", "t", {}, { 60 })
         assert_refused("options: a boolean as a key is not allowed; give names such as queue",
-            client:enqueue("t", {}, { [true] = 60 }))
+            "enqueue", "t", {}, { [true] = 60 })
     end)
 end)
 
@@ -282,31 +290,33 @@ describe("the arguments", function()
     it("may be nested to 100 levels", function()
         assert.equal(("{\"v\": "):rep(100) .. "1" .. ("}"):rep(100), enqueued("deep", nested(100, 1)).args)
         assert_refused("args: nested deeper than 100 levels, or contains itself",
-            client:enqueue("deep", nested(101, 1)))
+            "enqueue", "deep", nested(101, 1))
         local circle = {}
         circle.circle = circle
-        assert_refused("args: nested deeper than 100 levels, or contains itself", client:enqueue("deep", circle))
+        assert_refused("args: nested deeper than 100 levels, or contains itself", "enqueue", "deep", circle)
     end)
 
     it("may be 64 KiB, as the database counts, unless a setting says otherwise", function()
         enqueued("large", { v = ("a"):rep(65527) })
         assert_refused("args: an object of 65537 bytes is not allowed; give at most 65536 bytes",
-            client:enqueue("large", { v = ("a"):rep(65528) }))
+            "enqueue", "large", { v = ("a"):rep(65528) })
         db:query "update tidemill.setting set value = 100000 where name = 'max_args_bytes'"
         finally(function() db:query "update tidemill.setting set value = 65536 where name = 'max_args_bytes'" end)
         enqueued("large", { v = ("a"):rep(65528) })
     end)
 
     it("are refused when they are no table with named fields", function()
-        assert_refused("args: a string is not allowed; give a table with named fields", client:enqueue("t", "{}"))
+        assert_refused("args: a string is not allowed; give a table with named fields", "enqueue", "t", "{}")
         assert_refused("args: a userdata is not allowed; give a table with named fields",
-            client:enqueue("t", tidemill.null))
-        assert_refused("args: a list is not allowed; give a table with named fields", client:enqueue("t", { 1 }))
+            "enqueue", "t", tidemill.null)
+        assert_refused("args: a list is not allowed; give a table with named fields", "enqueue", "t", { 1 })
         assert_refused("args: a list is not allowed; give a table with named fields",
-            client:enqueue("t", tidemill.array {}))
+            "enqueue", "t", tidemill.array {})
     end)
 
     local KEY = "has a key that is neither a string nor a place in a list; JSON has no such form"
+    local odd = { [true] = 1 } -- after some of the fields, whatever their order
+    for i = 1, 20 do odd["field" .. i] = i end
     local refusals = {
         { { v = 0 / 0 }, "args.v: NaN has no JSON form" },
         { { v = { math.huge } }, "args.v[1]: an infinite number has no JSON form" },
@@ -316,6 +326,7 @@ describe("the arguments", function()
         { { v = { 1, nil, 3 } }, "args.v: is a list of 3 with nothing at 2; fill its holes with tidemill.null" },
         { { v = { [0] = 1 } }, "args.v: " .. KEY },
         { { v = { [true] = 1 } }, "args.v: " .. KEY },
+        { { v = odd }, "args.v: " .. KEY },
         { { v = print }, "args.v: a function has no JSON form" },
         { { v = io.stdout }, "args.v: a userdata has no JSON form" },
         { { v = "\xff" }, "args.v: a string that is not valid UTF-8 has no JSON form" },
@@ -326,9 +337,9 @@ describe("the arguments", function()
     }
     for i, case in ipairs(refusals) do
         it(("are refused: number %d"):format(i), function()
-            assert_refused(case[2], client:enqueue("t", case[1]))
+            assert_refused(case[2], "enqueue", "t", case[1])
             local many = case[2]:gsub("^args", "args[2]")
-            assert_refused(many, client:enqueue_many("t", { {}, case[1] }))
+            assert_refused(many, "enqueue_many", "t", { {}, case[1] })
         end)
     end
 end)
@@ -356,27 +367,29 @@ describe("client:enqueue_many", function()
 
     it("stores nothing when one of them is refused, by the client or by the database", function()
         assert_refused("args[2]: a number is not allowed; give a table with named fields",
-            client:enqueue_many("t", { {}, 1 }))
+            "enqueue_many", "t", { {}, 1 })
         assert_refused("args[3]: a list is not allowed; give a table with named fields",
-            client:enqueue_many("t", { {}, {}, { 1 } }))
+            "enqueue_many", "t", { {}, {}, { 1 } })
         assert_refused("args: an object of 65537 bytes is not allowed; give at most 65536 bytes",
-            client:enqueue_many("t", { {}, { v = ("a"):rep(65528) } }))
+            "enqueue_many", "t", { {}, { v = ("a"):rep(65528) } })
     end)
 
     it("refuses what is no list", function()
         local WANTED = "give a list of tables with named fields"
-        assert_refused("args: nothing was given; " .. WANTED, client:enqueue_many "t")
-        assert_refused("args: a string is not allowed; " .. WANTED, client:enqueue_many("t", "[]"))
+        assert_refused("args: nothing was given; " .. WANTED, "enqueue_many", "t")
+        assert_refused("args: a string is not allowed; " .. WANTED, "enqueue_many", "t", "[]")
         local KEYS = "args: a table with other keys than 1, 2, ... is not allowed; " .. WANTED
-        assert_refused(KEYS, client:enqueue_many("t", { n = 1 }))
-        assert_refused(KEYS, client:enqueue_many("t", { [2] = {} }))
-        assert_refused(KEYS, client:enqueue_many("t", { {}, n = 1 }))
+        assert_refused(KEYS, "enqueue_many", "t", { n = 1 })
+        assert_refused(KEYS, "enqueue_many", "t", { [2] = {} })
+        assert_refused(KEYS, "enqueue_many", "t", { {}, n = 1 })
     end)
 
     it("checks task and options also when there is nothing to store", function()
         assert.same({}, client:enqueue_many("none", {}))
         assert_refused("priority: 101 is not allowed; give a whole number from 0 to 100",
-            client:enqueue_many("none", {}, { priority = 101 }))
-        assert_refused("task: an empty name is not allowed; give 1 to 100 bytes", client:enqueue_many("", {}))
+            "enqueue_many", "none", {}, { priority = 101 })
+        assert_refused("task: an empty name is not allowed; give 1 to 100 bytes", "enqueue_many", "", {})
+        assert_refused("task: a number is not allowed; give the name of a task", "enqueue_many", 1, {})
+        assert_refused("task: the name is not valid UTF-8 without NUL; give such text", "enqueue_many", "a\0b", {})
     end)
 end)

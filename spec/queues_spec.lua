@@ -144,6 +144,31 @@ describe("a queue", function()
         assert.is_true(before < 25, before .. " were started before it")
     end)
 
+    it("starts the jobs of a batch in that order too", function()
+        folder:task("tells", "ctx.log:info('begun', { tag = ctx.tags[1] })")
+        db:query [[select tidemill.enqueue('tells', tags => array[p::text], priority => p)
+            from generate_series(1, 20) n, lateral (select n * 7 % 20 + 1 as p) t]]
+        local w = worker.start(db, folder, "--queue default=20 --threads 1")
+        db:wait_for(completed(20))
+        -- One may be interrupted before it tells that it has begun, so some can be out of order; of 190 pairs.
+        local told, inverted = w:find { message = "begun" }, 0
+        for i = 1, 20 do
+            for j = i + 1, 20 do
+                if tonumber(told[i].tag) > tonumber(told[j].tag) then inverted = inverted + 1 end
+            end
+        end
+        assert.is_true(inverted < 40, inverted .. " pairs are out of order")
+    end)
+
+    it("starts a job beside those that run", function()
+        folder:task("waits", "ctx:sleep(600)")
+        worker.start(db, folder, "--queue default=4")
+        for running = 1, 4 do
+            jobs.enqueue(db, "'waits'")
+            db:wait_for("(select count(*) from tidemill.jobs where state = 'running') = " .. running)
+        end
+    end)
+
     it("has workers of its own", function()
         folder:task("waits", "ctx:sleep(600)")
         folder:task("passes", "")
@@ -236,6 +261,14 @@ describe("without the poll", function()
         db:wait_for(completed(10))
         prompt(numbers [[select extract(epoch from attempted_at - scheduled_at) as n from tidemill.jobs
             where tags = '{timed}']], 9)
+    end)
+
+    it("a process that waits asks the database a few times a second at most", function()
+        local count = "select xact_commit from pg_stat_database where datname = current_database()"
+        local first = tonumber(db:value(count))
+        db:query "select pg_sleep(4)" -- the time over which it is counted
+        local last = tonumber(db:value(count))
+        assert.is_true(last - first < 40, (last - first) .. " transactions in 4 s")
     end)
 
     for _, task in ipairs { "retries", "snoozes" } do

@@ -76,17 +76,21 @@ describe("SIGTERM", function()
 end)
 
 describe("a worker that is killed", function()
-    it("has its jobs run elsewhere, which count no attempt", function()
+    it("has its jobs run elsewhere, which count no attempt, but for those that are cancelled", function()
         enqueue_sleeping(20, 600)
+        local unwanted = jobs.enqueue(db, [['sleeps', '{"seconds": 600}']])
         local first = worker.start(db, folder, "--name first")
-        db:wait_for(in_state("running", 20))
+        db:wait_for(in_state("running", 21))
         folder:task("sleeps", "")
         worker.start(db, folder, "--name second")
         first:signal "KILL"
         assert.equal(137, first:wait())
+        assert.equal("running", db:value(("tidemill.cancel(%s, 'not today')"):format(unwanted)))
         db:wait_for(in_state("completed", 20))
-        assert.same({ ["lost 1, completed 1"] = 20 }, histories())
-        assert.equal("40", db:value [[select count(*) from tidemill.attempts
+        db:wait_for(in_state("cancelled", 1))
+        assert.same({ ["lost 1, completed 1"] = 20, ["lost 1"] = 1 }, histories())
+        assert.equal("not today", jobs.get(db, unwanted).last_error)
+        assert.equal("41", db:value [[select count(*) from tidemill.attempts
             where worker = case outcome when 'lost' then 'first' else 'second' end]])
         local late = tonumber(db:value [[select extract(epoch from max(b.started_at - a.finished_at))
             from tidemill.attempts a join tidemill.attempts b on b.job_id = a.job_id and a.run = 1 and b.run = 2]])
@@ -115,6 +119,18 @@ describe("a worker that was taken for dead", function()
     end)
 end)
 
+describe("a job that was given to another while it ran", function()
+    it("is not recorded by the one that lost it, who tells so", function()
+        local w = worker.start(db, folder)
+        local id = jobs.enqueue(db, [['sleeps', '{"seconds": 1.5}']])
+        db:wait_for(in_state("running", 1))
+        db:query "select tidemill.give_back(id, null, 'lost') from tidemill.process"
+        w:record { job = tonumber(id), message = "the job was lost to another process before its end was recorded" }
+        db:wait_for(in_state("completed", 1))
+        assert.same({ ["lost 1, completed 1"] = 1 }, histories())
+    end)
+end)
+
 describe("a running job", function()
     for call, expected in pairs { cancel = { "cancelled", "cancelled" }, discard = { "dead", "discarded" } } do
         it("is stopped by tidemill." .. call, function()
@@ -131,6 +147,20 @@ describe("a running job", function()
             end
         end)
     end
+
+    it("is stopped at once, not at the next heartbeat", function()
+        local late = {}
+        worker.start(db, folder)
+        for i = 1, 6 do
+            local id = jobs.enqueue(db, [['sleeps', '{"seconds": 600}']])
+            db:wait_for(in_state("running", 1))
+            local asked = db:value(("select clock_timestamp() from tidemill.cancel(%s)"):format(id))
+            local ended = jobs.rested(db, id).finished_at
+            late[i] = tonumber(db:value(("extract(epoch from '%s'::timestamptz - '%s')"):format(ended, asked)))
+        end
+        table.sort(late)
+        assert.is_true(late[5] < 0.5, "late by " .. table.concat(late, " "))
+    end)
 
     it("is cancelled when its attempt ends, if it could not be stopped before", function()
         folder:task("computes", [[

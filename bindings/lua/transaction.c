@@ -70,9 +70,9 @@ static td_transaction *check(lua_State *L, const char *method) {
     return tx;
 }
 
-/* fail keeps the first failure, and answers with it. */
+/* fail keeps a failure, after which nothing is done any more, and answers with it. */
 static int fail(lua_State *L, td_transaction *tx, const tidemill_error *err) {
-    if (!tx->failed) tx->error = *err;
+    tx->error = *err;
     tx->failed = true;
     return td_answer_error(L, &tx->error);
 }

@@ -41,7 +41,7 @@ typedef struct td_cli {
 
 extern const td_command td_command_root;
 extern const td_command td_command_migrate, td_command_work, td_command_enqueue, td_command_jobs, td_command_dead,
-    td_command_queues, td_command_dev, td_command_reload, td_command_check;
+    td_command_queues, td_command_dev, td_command_reload, td_command_check, td_command_workers;
 
 /* td_cli_database returns the database asked for: --database, else DATABASE_URL, else NULL (libpq's variables). */
 const char *td_cli_database(const td_cli *cli);

@@ -10,17 +10,10 @@
 
 static const td_command command_help;
 
-static const td_command *const commands[] = { &td_command_dev,
-                                              &td_command_migrate,
-                                              &td_command_work,
-                                              &td_command_enqueue,
-                                              &td_command_jobs,
-                                              &td_command_dead,
-                                              &td_command_queues,
-                                              &td_command_reload,
-                                              &td_command_check,
-                                              &command_help,
-                                              NULL };
+static const td_command *const commands[] = { &td_command_dev,     &td_command_migrate, &td_command_work,
+                                              &td_command_enqueue, &td_command_jobs,    &td_command_dead,
+                                              &td_command_queues,  &td_command_reload,  &td_command_check,
+                                              &td_command_workers, &command_help,       NULL };
 
 typedef struct root_values {
     td_common common;

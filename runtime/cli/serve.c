@@ -92,6 +92,7 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     config.reload = !v->no_reload;
     config.rerun = v->rerun;
     if (v->load_max_ms != TIDEMILL_UNSET) config.load_max_ms = v->load_max_ms;
+    config.keep_logs = v->keep_logs;
     config.signals = true;
     config.name = v->name;
     config.log_level = worker->log.level;

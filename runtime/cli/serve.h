@@ -12,7 +12,7 @@ typedef struct td_serve_values {
     td_common common;
     const char *handlers, *log_format, *log_level, *name;
     td_texts queues;
-    bool no_reload, rerun;
+    bool no_reload, rerun, keep_logs;
     int64_t threads, blocking_threads, grace_ms, memory_max_mb, load_max_ms;
 } td_serve_values;
 
@@ -32,6 +32,8 @@ typedef struct td_serve_values {
            "how long running jobs may go on when the worker is stopped; default 25"),                                  \
     TD_OPT_INT("memory-max", "MIB", td_serve_values, memory_max_mb, 1, 1 << 30,                                        \
                "while the workers hold so much memory, further jobs wait; default no bound"),                          \
+    TD_OPT_FLAG("keep-logs", td_serve_values, keep_logs,                                                               \
+                "keep what completed attempts logged, too; else only those that did not complete"),                   \
     TD_OPT_FLAG("no-reload", td_serve_values, no_reload,                                                               \
                 "do not load the handlers anew when their files change; SIGHUP and `tidemill reload` still do"),       \
     TD_OPT(DURATION, "load-max", "SECONDS", td_serve_values, load_max_ms,                                              \

@@ -46,7 +46,7 @@ static void take(td_signals *s, int signal) {
     if (s->asked_ns && td_now_ns() - s->asked_ns < SAME_NS) return;
     if (s->asked_ns) end_at_once(s);
     s->asked_ns = td_now_ns();
-    td_logf(&s->log, TIDEMILL_INFO, "stopping: running jobs are let end; a second signal ends them at once");
+    td_logf(&s->log, TIDEMILL_INFO, "asked to stop; a second signal ends the process at once");
     eventfd_write(s->asked, 1);
 }
 

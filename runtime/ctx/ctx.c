@@ -60,7 +60,10 @@ static int ctx_sleep(lua_State *L) {
     td_ctx_running(L);
     double seconds = seconds_arg(L, "sleep", 31557600, "0 to 31557600 (a year)");
     td_failure_outside(L, "ctx:sleep");
-    if (td_wait_until(td_now_ns() + (uint64_t)(seconds * 1e9), &err) < 0) {
+    const char *before = td_fiber_doing("ctx:sleep");
+    int rc = td_wait_until(td_now_ns() + (uint64_t)(seconds * 1e9), &err);
+    td_fiber_doing(before);
+    if (rc < 0) {
         td_state_check(L);
         lua_pushstring(L, err.message);
         return lua_error(L);
@@ -124,7 +127,7 @@ int td_ctx_push(lua_State *L) {
 const td_module td_ctx_modules[] = {
     { NULL, td_io_open },
     { NULL, td_os_open },
-    { "tidemill", td_value_open },
+    { "tidemill", td_tidemill_open },
     { "tidemill.http", td_http_open },
     { "tidemill.mail", td_mail_open },
     { "tidemill.process", td_process_open },

@@ -144,6 +144,8 @@ void td_ctxlog_push(lua_State *L) {
     if (luaL_newmetatable(L, METATABLE)) {
         luaL_newlib(L, methods);
         lua_setfield(L, -2, "__index");
+        lua_pushboolean(L, 0);
+        lua_setfield(L, -2, "__metatable");
     }
     lua_setmetatable(L, -2);
 }

@@ -1,17 +1,28 @@
-/* curl.c: the multi interface: libcurl says which sockets and what time to wait for, and is told what came. */
+/* curl.c: the multi interface: libcurl says which sockets and what time to wait for, and is told what came.
+
+   libcurl starts an OS thread for each name that is to be resolved. So a transfer waits in a queue until less than
+   RESOLVING_MAX others are between their start and their first socket, or their first request on a connection that is
+   used again: both are moments away where no name server is asked. */
 #include "curl.h"
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
-/* How many connections a thread keeps for later transfers. */
-enum { IDLE_MAX = 64 };
+enum {
+    IDLE_MAX = 64,      /* connections that a thread keeps for later transfers */
+    RESOLVING_MAX = 32, /* transfers of a thread that may be asking for a name at a time */
+    SWEEP_MS = 20,      /* how often the queue is looked through for transfers whose time is over */
+};
 
 /* A thread's libcurl. */
 typedef struct driver {
     CURLM *multi;
     uv_loop_t *loop;
-    uv_timer_t timer;
+    uv_timer_t timer, sweep; /* sweep: active while there is a queue */
+    td_list queue;           /* transfers that are not added yet */
+    int resolving;
+    int handles; /* of the two timers, that are not closed yet */
 } driver;
 
 /* A socket that libcurl waits for. */
@@ -23,9 +34,85 @@ typedef struct watch {
 
 static const char driver_key;
 
+/* ---- The queue ---- */
+
+/* resolved notes that a transfer asks for no name any more. */
+static void resolved(td_transfer *transfer) {
+    driver *d = transfer->driver;
+    if (transfer->resolving) d->resolving--;
+    transfer->resolving = false;
+}
+
+/* finish ends a transfer that libcurl has no part in. */
+static void finish(td_transfer *transfer, CURLcode result) {
+    td_list_remove(&transfer->queued);
+    transfer->done = true;
+    transfer->result = result;
+    td_fiber_wake(transfer->fiber);
+}
+
+/* add hands a transfer to libcurl, with the time that is left of it. */
+static void add(driver *d, td_transfer *transfer) {
+    uint64_t now = td_now_ns();
+    if (transfer->deadline_ns <= now) {
+        finish(transfer, CURLE_OPERATION_TIMEDOUT);
+        return;
+    }
+    if (transfer->deadline_ns < UINT64_MAX) {
+        long left_ms = (long)((transfer->deadline_ns - now + 999999) / 1000000);
+        curl_easy_setopt(transfer->easy, CURLOPT_TIMEOUT_MS, left_ms);
+        curl_easy_setopt(transfer->easy, CURLOPT_CONNECTTIMEOUT_MS, left_ms);
+    }
+    CURLMcode added = curl_multi_add_handle(d->multi, transfer->easy);
+    if (added != CURLM_OK) {
+        finish(transfer, added == CURLM_OUT_OF_MEMORY ? CURLE_OUT_OF_MEMORY : CURLE_FAILED_INIT);
+        return;
+    }
+    transfer->multi = d->multi;
+    transfer->resolving = true;
+    d->resolving++;
+}
+
+/* admit adds transfers from the queue. Not from libcurl's callbacks. */
+static void admit(driver *d) {
+    while (d->resolving < RESOLVING_MAX) {
+        td_list *first = td_list_shift(&d->queue);
+        if (!first) break;
+        add(d, td_container(first, td_transfer, queued));
+    }
+    if (td_list_empty(&d->queue)) uv_timer_stop(&d->sweep);
+}
+
+static void on_sweep(uv_timer_t *timer) {
+    driver *d = timer->data;
+    uint64_t now = td_now_ns();
+    for (td_list *node = d->queue.next, *next; node != &d->queue; node = next) {
+        td_transfer *transfer = td_container(node, td_transfer, queued);
+        next = node->next;
+        if (transfer->deadline_ns <= now) finish(transfer, CURLE_OPERATION_TIMEDOUT);
+    }
+}
+
+/* open_socket is libcurl's CURLOPT_OPENSOCKETFUNCTION: it has an address to connect to. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
+    (void)purpose;
+    resolved(arg);
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* on_request is libcurl's CURLOPT_PREREQFUNCTION: it has a connection. */
+static int on_request(void *arg, char *remote, char *local, int remote_port, int local_port) {
+    (void)remote;
+    (void)local;
+    (void)remote_port;
+    (void)local_port;
+    resolved(arg);
+    return CURL_PREREQFUNC_OK;
+}
+
 /* ---- What came ---- */
 
-/* collect wakes the fibers whose transfers have ended. */
+/* collect wakes the fibers whose transfers have ended, and begins others. */
 static void collect(driver *d) {
     int left;
     for (CURLMsg *m; (m = curl_multi_info_read(d->multi, &left));) {
@@ -35,8 +122,10 @@ static void collect(driver *d) {
         td_transfer *transfer = (td_transfer *)(void *)private;
         transfer->done = true;
         transfer->result = m->data.result;
+        resolved(transfer);
         td_fiber_wake(transfer->fiber);
     }
+    admit(d);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
@@ -108,14 +197,16 @@ static int set_timer(CURLM *multi, long timeout_ms, void *arg) {
 
 /* ---- A thread's driver ---- */
 
-static void driver_closed(uv_handle_t *timer) {
-    free(timer->data);
+static void timer_closed(uv_handle_t *timer) {
+    driver *d = timer->data;
+    if (--d->handles == 0) free(d);
 }
 
 static void driver_free(void *arg) {
     driver *d = arg;
     curl_multi_cleanup(d->multi);
-    uv_close((uv_handle_t *)&d->timer, driver_closed);
+    uv_close((uv_handle_t *)&d->timer, timer_closed);
+    uv_close((uv_handle_t *)&d->sweep, timer_closed);
 }
 
 static void init_library(void) {
@@ -129,13 +220,16 @@ static driver *driver_new(td_thread *thread) {
     driver *d = calloc(1, sizeof *d);
     if (!d) return NULL;
     d->loop = td_thread_loop(thread);
-    d->timer.data = d;
     d->multi = curl_multi_init();
-    if (!d->multi || uv_timer_init(d->loop, &d->timer) < 0) {
-        curl_multi_cleanup(d->multi);
+    if (!d->multi) {
         free(d);
         return NULL;
     }
+    uv_timer_init(d->loop, &d->timer); /* cannot fail */
+    uv_timer_init(d->loop, &d->sweep);
+    d->timer.data = d->sweep.data = d;
+    d->handles = 2;
+    td_list_init(&d->queue);
     curl_multi_setopt(d->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
     curl_multi_setopt(d->multi, CURLMOPT_SOCKETDATA, d);
     curl_multi_setopt(d->multi, CURLMOPT_TIMERFUNCTION, set_timer);
@@ -157,9 +251,12 @@ static driver *driver_get(void) {
 
 /* discard frees a transfer that no fiber owns. */
 static void discard(td_transfer *transfer) {
+    td_list_remove(&transfer->queued);
     if (transfer->multi) curl_multi_remove_handle(transfer->multi, transfer->easy);
+    if (transfer->driver) resolved(transfer);
     curl_easy_cleanup(transfer->easy);
     transfer->easy = NULL;
+    if (transfer->driver) admit(transfer->driver);
     transfer->free_fn(transfer);
 }
 
@@ -170,7 +267,9 @@ static void release(td_hold *hold) {
 int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer), td_failure *failure) {
     transfer->free_fn = free_fn;
     transfer->fiber = td_fiber_self();
-    if (driver_get()) transfer->easy = curl_easy_init();
+    transfer->deadline_ns = UINT64_MAX;
+    transfer->driver = driver_get();
+    if (transfer->driver) transfer->easy = curl_easy_init();
     if (!transfer->easy) {
         discard(transfer);
         return td_failure_memory(failure);
@@ -178,6 +277,10 @@ int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer),
     curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(transfer->easy, CURLOPT_QUICK_EXIT,
                      1L); /* else it is joined with the thread that resolves a name */
+    curl_easy_setopt(transfer->easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(transfer->easy, CURLOPT_OPENSOCKETDATA, (void *)transfer);
+    curl_easy_setopt(transfer->easy, CURLOPT_PREREQFUNCTION, on_request);
+    curl_easy_setopt(transfer->easy, CURLOPT_PREREQDATA, (void *)transfer);
     curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, (void *)transfer);
     curl_easy_setopt(transfer->easy, CURLOPT_ERRORBUFFER, transfer->text);
     td_hold_push(transfer->fiber, &transfer->hold, release);
@@ -216,14 +319,11 @@ static const char *code_of(CURLcode result) {
     }
 }
 
-int td_curl_start(td_transfer *transfer, td_failure *failure) {
-    driver *d = driver_get();
-    CURLMcode added = d ? curl_multi_add_handle(d->multi, transfer->easy) : CURLM_OUT_OF_MEMORY;
-    if (added == CURLM_OK) {
-        transfer->multi = d->multi;
-        return 0;
-    }
-    return td_failure_set(failure, added == CURLM_OUT_OF_MEMORY ? "memory" : "io", "%s", curl_multi_strerror(added));
+void td_curl_start(td_transfer *transfer) {
+    driver *d = transfer->driver;
+    td_list_push(&d->queue, &transfer->queued);
+    if (!uv_is_active((uv_handle_t *)&d->sweep)) uv_timer_start(&d->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    admit(d);
 }
 
 int td_curl_result(const td_transfer *transfer, td_failure *failure) {
@@ -233,8 +333,7 @@ int td_curl_result(const td_transfer *transfer, td_failure *failure) {
 }
 
 int td_curl_perform(td_transfer *transfer, td_failure *failure) {
-    int rc = td_curl_start(transfer, failure);
-    if (rc < 0) return rc;
+    td_curl_start(transfer);
     while (!transfer->done) td_fiber_park();
     return td_curl_result(transfer, failure);
 }

@@ -1,7 +1,7 @@
 /* curl.h: libcurl on a thread's loop: any number of transfers at a time, each awaited by its fiber.
 
    A thread has one multi handle, made at its first transfer; libuv watches the sockets for it. Names are resolved by
-   libcurl's own threads. */
+   libcurl's own threads, of which each of ours has at most 32 at work. */
 #ifndef TD_CURL_H
 #define TD_CURL_H
 
@@ -18,6 +18,10 @@ typedef struct td_transfer {
     CURL *easy; /* for the caller to set up */
     void (*free_fn)(struct td_transfer *transfer);
     td_fiber *fiber;
+    uint64_t deadline_ns; /* the caller's to set; none: UINT64_MAX */
+    struct driver *driver;
+    td_list queued; /* while it waits for others to begin */
+    bool resolving;
     CURLM *multi; /* where easy was added, else NULL */
     bool done;
     CURLcode result;
@@ -29,8 +33,8 @@ typedef struct td_transfer {
 int td_curl_begin(td_transfer *transfer, void (*free_fn)(td_transfer *transfer), td_failure *failure) TD_MUST_CHECK;
 
 /* td_curl_start begins the transfer as its easy handle says. The fiber is woken when it is `done`; libcurl's callbacks
-   run on the loop meanwhile, and may wake the fiber for what they have. Failures: memory, io. */
-int td_curl_start(td_transfer *transfer, td_failure *failure) TD_MUST_CHECK;
+   run on the loop meanwhile, and may wake the fiber for what they have. */
+void td_curl_start(td_transfer *transfer);
 
 /* td_curl_result says what came of a transfer that is done. Failures: as td_curl_perform's. */
 int td_curl_result(const td_transfer *transfer, td_failure *failure) TD_MUST_CHECK;

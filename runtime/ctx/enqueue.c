@@ -1,9 +1,11 @@
-/* enqueue.c: ctx:enqueue(task, args, options): stores a job, in a transaction of its own. Arguments, options and errors
-   are those of client:enqueue in the Lua binding. Returns the job's id and false, or the id of the job that stands and
-   true; or nil, message, code. */
+/* enqueue.c: ctx:enqueue(task, args, options): stores a job, in a transaction of its own, or in the one of
+   tidemill.pg that is open: then the job is there when that is committed, and else never was. Arguments, options and
+   errors are those of client:enqueue in the Lua binding. Returns the job's id and false, or the id of the job that
+   stands and true; or nil, message, code. */
 #include "methods.h"
 
 #include "failure.h"
+#include "libs.h"
 #include "request.h"
 
 #include "../loop/loop.h"
@@ -39,7 +41,8 @@ int td_ctx_enqueue(lua_State *L) {
     }
     td_hold_push(td_fiber_self(), &c->hold, release);
     int rc = td_request_read(L, 2, &c->request, &err);
-    if (rc == 0) rc = td_submit(c->request.task, c->request.args.data, &c->request.options, &job, &err);
+    if (rc == 0)
+        rc = td_submit(td_pg_session(L), c->request.task, c->request.args.data, &c->request.options, &job, &err);
     td_hold_take(&c->hold);
     call_free(c);
     if (rc < 0) {

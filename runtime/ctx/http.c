@@ -140,9 +140,8 @@ static int read_limits(lua_State *L, request *r) {
         r->response.max_memory = r->response.max_file = (size_t)max;
     }
     lua_pop(L, 2);
-    long timeout_ms = (long)ceil(timeout_s * 1000);
-    int rc = set(r, curl_easy_setopt(r->transfer.easy, CURLOPT_TIMEOUT_MS, timeout_ms));
-    return rc < 0 ? rc : set(r, curl_easy_setopt(r->transfer.easy, CURLOPT_CONNECTTIMEOUT_MS, timeout_ms));
+    r->transfer.deadline_ns = td_now_ns() + (uint64_t)(timeout_s * 1e9);
+    return 0;
 }
 
 /* ---- Headers ---- */

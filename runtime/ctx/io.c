@@ -400,6 +400,13 @@ static void make_metatable(lua_State *L) {
     luaL_setfuncs(L, events, 0);
     luaL_newlib(L, methods);
     lua_setfield(L, -2, "__index");
+    lua_newtable(L); /* what getmetatable shows: later jobs have files of the real one, too */
+    lua_pushliteral(L, LUA_FILEHANDLE);
+    lua_setfield(L, -2, "__name");
+    luaL_setfuncs(L, events, 0);
+    luaL_newlib(L, methods);
+    lua_setfield(L, -2, "__index");
+    lua_setfield(L, -2, "__metatable");
     lua_pop(L, 1);
 }
 

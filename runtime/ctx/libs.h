@@ -16,9 +16,13 @@ int td_os_open(lua_State *L); /* execute, remove, rename, tmpname */
 /* td_os_result pushes what os.execute and the close of io.popen's files return [-0, +3]. May raise. Returns 3. */
 int td_os_result(lua_State *L, int status, int signal);
 
-int td_http_open(lua_State *L);    /* tidemill.http */
-int td_mail_open(lua_State *L);    /* tidemill.mail */
-int td_process_open(lua_State *L); /* tidemill.process */
-int td_pg_open(lua_State *L);      /* tidemill.pg; needs td_query_setup (runtime/store/query.h) on the thread */
+int td_tidemill_open(lua_State *L); /* tidemill: null, array, is_array, wait */
+int td_http_open(lua_State *L);     /* tidemill.http */
+int td_mail_open(lua_State *L);     /* tidemill.mail */
+int td_process_open(lua_State *L);  /* tidemill.process */
+/* td_pg_session returns the transaction that is open in L's state, NULL for none. May raise. */
+struct td_session *td_pg_session(lua_State *L);
+
+int td_pg_open(lua_State *L); /* tidemill.pg; needs td_connections_join (runtime/store/connections.h) on the thread */
 
 #endif

@@ -288,3 +288,76 @@ void td_mime_part(td_buf *b, const char *type, const char *text, size_t len) {
     }
     if (h.column > 0) td_buf_puts(b, "\r\n");
 }
+
+/* ---- Attachments ---- */
+
+enum { FILENAME_MAX_BYTES = 200, TYPE_MAX = 200, BASE64_LINE = 57 };
+
+/* good_type says whether a media type is well-formed; those that contain mails cannot be in base64. */
+static bool good_type(const char *type, size_t len) {
+    size_t slash = strcspn(type, "/"), end = strcspn(type, "; ");
+    if (len == 0 || len > TYPE_MAX || strlen(type) != len || slash == 0 || slash + 1 >= end) return false;
+    for (size_t i = 0; i < len; i++) {
+        if (type[i] < ' ' || type[i] > '~' || (i < end && i != slash && strchr("()<>@,:\\\"/[]?=", type[i])))
+            return false;
+    }
+    return strncasecmp(type, "multipart/", 10) != 0 && strncasecmp(type, "message/", 8) != 0;
+}
+
+/* put_filename writes a file's name as a parameter: by RFC 2231 unless it is plain. */
+static void put_filename(td_buf *b, const char *name, size_t len) {
+    bool simple = true;
+    for (size_t i = 0; i < len; i++) simple = simple && name[i] >= ' ' && name[i] <= '~' && !strchr("\"\\", name[i]);
+    if (simple) {
+        td_buf_printf(b, ";\r\n filename=\"%s\"\r\n", name);
+        return;
+    }
+    td_buf_puts(b, ";\r\n filename*=UTF-8''");
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)name[i];
+        bool literal =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-';
+        td_buf_printf(b, literal ? "%c" : "%%%02X", c);
+    }
+    td_buf_puts(b, "\r\n");
+}
+
+int td_mime_attachment(td_buf *b, const char *filename, size_t filename_len, const char *type, size_t type_len,
+                       td_failure *failure) {
+    if (td_mime_check("attachments: filename", filename, filename_len, failure) < 0) return -1;
+    if (filename_len == 0 || filename_len > FILENAME_MAX_BYTES) {
+        return td_failure_set(failure, "invalid", "attachments: filename: give 1 to %d bytes", FILENAME_MAX_BYTES);
+    }
+    if (!good_type(type, type_len)) {
+        return td_failure_set(failure, "invalid",
+                              "attachments: content_type: this is not allowed; give a type such as image/png");
+    }
+    td_buf_printf(b, "Content-Type: %s\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: attachment", type);
+    put_filename(b, filename, filename_len);
+    td_buf_puts(b, "\r\n");
+    return 0;
+}
+
+/* put_line writes up to 57 bytes as one line. */
+static void put_line(td_buf *b, const unsigned char *data, size_t len) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char line[BASE64_LINE / 3 * 4 + 2];
+    size_t n = 0;
+    for (size_t i = 0; i < len; i += 3) {
+        unsigned second = i + 1 < len ? data[i + 1] : 0, third = i + 2 < len ? data[i + 2] : 0;
+        unsigned bits = (unsigned)data[i] << 16 | second << 8 | third;
+        line[n++] = digits[bits >> 18];
+        line[n++] = digits[bits >> 12 & 63];
+        line[n++] = i + 1 < len ? digits[bits >> 6 & 63] : '=';
+        line[n++] = i + 2 < len ? digits[bits & 63] : '=';
+    }
+    line[n++] = '\r';
+    line[n++] = '\n';
+    td_buf_add(b, line, n);
+}
+
+void td_mime_base64(td_buf *b, const char *data, size_t len) {
+    for (size_t i = 0; i < len; i += BASE64_LINE) {
+        put_line(b, (const unsigned char *)data + i, len - i < BASE64_LINE ? len - i : BASE64_LINE);
+    }
+}

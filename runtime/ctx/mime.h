@@ -36,4 +36,12 @@ void td_mime_date(td_buf *b, int64_t time_us);
  */
 void td_mime_part(td_buf *b, const char *type, const char *text, size_t len);
 
+/* td_mime_attachment appends the headers of an attachment and an empty line. The type is written as given, and has to
+   be type/subtype, with parameters or without. Failure: invalid. */
+int td_mime_attachment(td_buf *b, const char *filename, size_t filename_len, const char *type, size_t type_len,
+                       td_failure *failure) TD_MUST_CHECK;
+
+/* td_mime_base64 appends lines of base64. Of a content in pieces all but the last have a multiple of 57 bytes. */
+void td_mime_base64(td_buf *b, const char *data, size_t len);
+
 #endif

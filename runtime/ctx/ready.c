@@ -53,6 +53,7 @@ static watch *watch_new(int fd, int events) {
 }
 
 int td_ready_wait(int fd, int events, uint64_t deadline_ns, tidemill_error *err) {
+    if (fd < 0) return fail(fd, EBADF, err); /* poll passes those over */
     for (;;) {
         int ready = td_ready_now(fd, events);
         if (ready < 0) return fail(fd, errno, err);
@@ -63,6 +64,7 @@ int td_ready_wait(int fd, int events, uint64_t deadline_ns, tidemill_error *err)
         int rc = td_wait_fd(w->epoll, UV_READABLE, deadline_ns, NULL, err);
         td_hold_take(&w->hold);
         release(&w->hold);
+        if (rc == TIDEMILL_ETIMEOUT) return td_error_set(err, rc, "descriptor %d was not ready in time", fd);
         if (rc < 0) return rc;
     }
 }

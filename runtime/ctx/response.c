@@ -142,7 +142,7 @@ int td_response_finish(td_response *r) {
 int td_response_receive(lua_State *L) {
     td_response *r = lua_touserdata(L, 1);
     luaL_Buffer body;
-    if (td_curl_start(r->transfer, &r->failure) < 0) return 0;
+    td_curl_start(r->transfer);
     luaL_buffinit(L, &body);
     for (;;) {
         while (!r->transfer->done && !r->full) td_fiber_park();
@@ -152,7 +152,13 @@ int td_response_receive(lua_State *L) {
         r->chunk_len = 0;
         if (r->transfer->done) break;
         r->full = false;
-        curl_easy_pause(r->transfer->easy, CURLPAUSE_CONT); /* may hand over the next piece at once */
+        /* This may hand over the next piece at once. What fails there ends the transfer, but libcurl only says so here.
+         */
+        CURLcode resumed = curl_easy_pause(r->transfer->easy, CURLPAUSE_CONT);
+        if (resumed != CURLE_OK) {
+            r->transfer->result = resumed;
+            break;
+        }
     }
     if (r->failed || td_curl_result(r->transfer, &r->failure) < 0) return 0;
     luaL_pushresult(&body);

@@ -39,9 +39,8 @@ typedef struct step {
 /* What watches, owned by the fiber. */
 typedef struct eye {
     td_hold hold;
-    int fd;       /* inotify's, -1: there is none */
-    bool writing; /* a file was written to and is not closed yet: what it holds may be half of it */
-    bool writing; /* a file was written to and is not closed yet: what it holds may be half of it */
+    int fd;                   /* inotify's, -1: there is none */
+    bool writing;             /* a file was written to and is not closed yet: what it holds may be half of it */
     int watches[FOLDERS_MAX]; /* of the handlers' folder and those below */
     int watches_count;
     step steps[STEPS_MAX];

@@ -73,7 +73,7 @@ static void describe_endings(td_keeper *k, td_exchange *x) {
             .peak_bytes = job->peak_bytes,
             .generation = job->generation,
             .code = job->code,
-            .log = r->outcome == TD_COMPLETED ? NULL : job->log,
+            .log = r->outcome == TD_COMPLETED && !k->config.keep_logs ? NULL : job->log,
         };
     }
     x->endings = k->endings;
@@ -103,6 +103,7 @@ static int take_job(void *arg, td_claimed *claimed) {
     job->token = k->lease->token;
     job->queue = queue;
     job->result.delay_s = -1;
+    job->overdue_ns = UINT64_MAX;
     td_list_init(&job->running);
     td_list_push(&k->claimed, &job->link);
     k->lease->open++;
@@ -120,23 +121,10 @@ static void note_stale(void *arg, int64_t id) {
                  fields, 1);
 }
 
-/* overdue returns when a job that starts now can no longer be running, but in foreign code. One of a blocking task may
-   wait for a thread first, and what the task declares now may be another's who published it: then there is no such
-   time. */
-static uint64_t overdue(const td_keeper *k, const td_job *job, uint64_t now_ns) {
-    int number = td_handlers_find(k->handlers, job->claimed.task);
-    const td_task *task = number < 0 ? NULL : td_handlers_task(k->handlers, (size_t)number);
-    if (!task || task->blocking) return UINT64_MAX;
-    int64_t timeout_ms = task->timeout_ms == TIDEMILL_UNSET ? TD_TIMEOUT_DEFAULT_MS : task->timeout_ms;
-    return now_ns + (uint64_t)(timeout_ms + TD_OVERDUE_MS) * 1000000;
-}
-
 /* start_jobs hands the claimed jobs to the pool. */
 static void start_jobs(td_keeper *k) {
-    uint64_t now = td_now_ns();
     for (td_list *node = k->claimed.next; node != &k->claimed; node = node->next) {
         td_job *job = td_container(node, td_job, link);
-        job->overdue_ns = overdue(k, job, now);
         job->queue->busy++;
         k->running_count++;
         atomic_fetch_add(&k->now_running, 1);

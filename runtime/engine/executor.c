@@ -1,7 +1,6 @@
 /* executor.c: a thread and its workers (worker.c): jobs come in, deadlines pass, idle workers go. */
 #include "executor.h"
 
-#include "../store/query.h"
 #include "pool.h"
 #include "report.h"
 #include "worker.h"
@@ -19,14 +18,15 @@ enum {
 
 static void start_more(void *arg);
 
-/* ask_for_more has those that wait started in the next turn of the loop: one call a turn, whoever asks. */
-static void ask_for_more(td_executor *x) {
-    if (x->asked_for_more || td_list_empty(&x->waiting)) return;
+/* start_soon has jobs that wait looked at again in the next turn of the loop: once a turn, whoever asks. */
+static void start_soon(td_executor *x) {
+    if (x->orphaned || x->asked_for_more || td_list_empty(&x->waiting)) return;
     x->asked_for_more = td_thread_post(x->thread, start_more, x) == 0; /* else on_tidy does it */
 }
 
 void td_executor_release(td_executor *x, td_job *job) {
     atomic_fetch_sub(&x->load, 1);
+    td_nopreempt_enter(); /* the log's callback is the program's */
     pthread_mutex_lock(&x->mutex);
     if (x->orphaned) {
         td_job_free(job);
@@ -36,7 +36,13 @@ void td_executor_release(td_executor *x, td_job *job) {
         x->config.ended(x->config.arg, job);
     }
     pthread_mutex_unlock(&x->mutex);
-    ask_for_more(x);
+    td_nopreempt_leave();
+    start_soon(x);
+}
+
+void td_executor_worker_gone(td_executor *x) {
+    start_soon(x);
+    atomic_fetch_sub(&x->workers, 1); /* the last one: the executor may be freed from here on */
 }
 
 /* move_all moves all of a list to the end of another. Returns how many. */
@@ -83,8 +89,9 @@ static void check_jobs(td_executor *x, uint64_t now, uint64_t *next) {
     }
 }
 
-static void check_closing(td_executor *x, uint64_t now, uint64_t *next) {
-    for (td_list *node = x->closing.next, *after; node != &x->closing; node = after) {
+/* check_collecting drops workers whose finalizers do not end. */
+static void check_collecting(td_executor *x, uint64_t now, uint64_t *next) {
+    for (td_list *node = x->collecting.next, *after; node != &x->collecting; node = after) {
         td_worker *w = td_container(node, td_worker, link);
         after = node->next;
         if (w->drop_ns <= now)
@@ -99,7 +106,7 @@ static void on_timer(uv_timer_t *timer) {
     uint64_t now = td_now_ns(), next = UINT64_MAX;
     x->timer_ns = 0;
     check_jobs(x, now, &next);
-    check_closing(x, now, &next);
+    check_collecting(x, now, &next);
     if (next != UINT64_MAX) td_executor_watch(x, next);
 }
 
@@ -149,17 +156,39 @@ int td_executor_generation(const td_executor *x) {
 
 /* ---- Jobs coming in ---- */
 
+/* retire_idle closes all idle workers at once. */
+static void retire_idle(td_executor *x) {
+    move_all(&x->stale, &x->idle);
+    while (!td_list_empty(&x->stale)) td_worker_retire(td_container(x->stale.next, td_worker, link));
+}
+
 /* refuse gives a job back that nobody can run: no attempt is counted for what is not the job's fault. */
 static void refuse(td_executor *x, td_job *job, const tidemill_error *err) {
     job->result = (td_result){ .outcome = TD_RETURNED, .error = td_strdup(err->message), .delay_s = -1 };
     td_executor_release(x, job);
 }
 
-/* is_full says whether no more jobs are to be started beside those that run: the process has reached its bound of
-   memory, or this thread is for one at a time. */
+/* hand_back ends a job that is not to run here. */
+static void hand_back(td_executor *x, td_job *job) {
+    if (job->worker) {
+        job->worker->stop = TD_RETURNED;
+        td_worker_drop(job->worker);
+    } else {
+        td_list_remove(&job->link);
+        job->result = (td_result){ .outcome = TD_RETURNED, .delay_s = -1 };
+        td_executor_release(x, job);
+    }
+}
+
+/* needs_memory says whether the process has reached its bound of memory. */
+static bool needs_memory(const td_executor *x) {
+    if (!x->config.memory_max) return false;
+    return atomic_load(td_tally_bytes(x->config.memory)) + x->unopened * TD_NEW_BYTES >= x->config.memory_max;
+}
+
+/* is_full says whether no more jobs are to be started beside those that run. */
 static bool is_full(const td_executor *x) {
-    if (x->config.exclusive && !td_list_empty(&x->jobs)) return true;
-    return x->config.memory_max && !td_list_empty(&x->jobs) && atomic_load(x->config.memory) >= x->config.memory_max;
+    return !td_list_empty(&x->jobs) && (x->config.exclusive || needs_memory(x));
 }
 
 /* start_one starts a job, or gives it back. */
@@ -170,19 +199,21 @@ static void start_one(td_executor *x, td_job *job) {
     if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
 }
 
-/* start_waiting starts those that can be. After a few for which a worker had to be made the others wait for a turn of
-   the loop: a thousand states made at once would hold up those who run, and many jobs end so soon that the next can
-   have their worker. */
+/* start_waiting starts the jobs that can be. After a few for which a worker had to be made the others wait for a turn
+   of the loop: a thousand states made at once would hold up those who run, and many jobs end so soon that the next can
+   have their worker. Where others wait for memory, idle workers give theirs back. */
 static void start_waiting(td_executor *x) {
     td_list *node;
     int made = 0;
     renew(x);
-    while (!x->disowned && made < MADE_MAX && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+    if (x->disowned || atomic_load(&x->orphaned)) return;
+    while (made < MADE_MAX && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
         made += td_list_empty(&x->idle);
         start_one(x, td_container(node, td_job, link));
         renew(x);
     }
-    if (made == MADE_MAX) ask_for_more(x);
+    if (made == MADE_MAX) start_soon(x);
+    if (!td_list_empty(&x->waiting) && needs_memory(x)) retire_idle(x);
 }
 
 static void start_more(void *arg) {
@@ -196,6 +227,7 @@ static void start_jobs(void *arg) {
     pthread_mutex_lock(&x->mutex);
     move_all(&x->waiting, &x->arriving);
     pthread_mutex_unlock(&x->mutex);
+    while (x->disowned && !td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
     start_waiting(x);
 }
 
@@ -205,6 +237,65 @@ int td_executor_run(td_executor *x, td_list *jobs) {
     if (rc == 0) atomic_fetch_add(&x->load, move_all(&x->arriving, jobs));
     pthread_mutex_unlock(&x->mutex);
     return rc;
+}
+
+/* ---- Telling what goes on ---- */
+
+static void add_text(td_buf *b, const char *name, const char *text) {
+    td_buf_printf(b, ",\"%s\":", name);
+    if (text)
+        td_buf_json(b, text, strlen(text));
+    else
+        td_buf_puts(b, "null");
+}
+
+/* add_running appends what a running job does. */
+static void add_running(td_buf *b, const td_executor *x, const td_job *job, bool traces) {
+    const td_worker *w = job->worker;
+    const char *waits = td_fiber_waits(w->fiber);
+    double age_ms = (double)(td_now_ns() - job->started_ns) / 1e6;
+    double cpu_ms = (double)(td_fiber_run_ns(w->fiber) - w->run_ns) / 1e6;
+    td_buf_printf(b, "%s{\"job\":%lld", b->len > 0 ? "," : "", (long long)job->claimed.id);
+    add_text(b, "task", job->claimed.task);
+    add_text(b, "queue", job->claimed.queue);
+    td_buf_printf(b, ",\"attempt\":%d,\"age_ms\":%.0f,\"cpu_ms\":%.3f,\"memory_bytes\":%zu", job->claimed.attempt,
+                  age_ms, cpu_ms, td_state_memory(w->state));
+    add_text(b, "state", w->stopping ? "stopping" : waits ? "waiting" : "running");
+    add_text(b, "waits_for", waits);
+    add_text(b, "thread", x->name);
+    if (traces) {
+        td_buf trace = { 0 };
+        td_state_trace(w->state, td_fiber_torn(w->fiber), &trace);
+        add_text(b, "traceback", trace.data ? trace.data : "");
+        td_buf_free(&trace);
+    }
+    td_buf_putc(b, '}');
+}
+
+typedef struct surveying {
+    td_executor *executor;
+    td_survey *survey;
+} surveying;
+
+static void survey_on_thread(void *arg) {
+    surveying *s = arg;
+    td_executor *x = s->executor;
+    td_buf jobs = { 0 };
+    for (td_list *node = x->jobs.next; node != &x->jobs; node = node->next)
+        add_running(&jobs, x, td_container(node, td_job, link), td_survey_traces(s->survey));
+    td_survey_answer(s->survey, &jobs);
+    td_buf_free(&jobs);
+    td_survey_unref(s->survey);
+    free(s);
+}
+
+void td_executor_survey(td_executor *x, td_survey *survey) {
+    surveying *s = malloc(sizeof *s);
+    if (!s) return;
+    *s = (surveying){ x, td_survey_ref(survey) };
+    if (td_thread_post(x->thread, survey_on_thread, s) == 0) return;
+    td_survey_unref(survey);
+    free(s);
 }
 
 /* ---- Ending jobs ---- */
@@ -251,23 +342,6 @@ typedef struct disowning {
     int64_t job;
 } disowning;
 
-/* hand_back ends a job that is not to run here. */
-static void hand_back(td_executor *x, td_job *job) {
-    if (job->worker) {
-        job->worker->stop = TD_RETURNED;
-        td_worker_drop(job->worker);
-    } else {
-        td_list_remove(&job->link);
-        job->result = (td_result){ .outcome = TD_RETURNED, .delay_s = -1 };
-        td_executor_release(x, job);
-    }
-}
-
-static void retire_all(td_executor *x) {
-    move_all(&x->stale, &x->idle);
-    while (!td_list_empty(&x->stale)) td_worker_retire(td_container(x->stale.next, td_worker, link));
-}
-
 static void disown_on_thread(void *arg) {
     disowning *d = arg;
     td_executor *x = d->executor;
@@ -278,7 +352,7 @@ static void disown_on_thread(void *arg) {
         if (job->claimed.id != d->job) hand_back(x, job);
     }
     while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
-    retire_all(x);
+    retire_idle(x);
     free(d);
 }
 
@@ -312,19 +386,20 @@ static void open_on_thread(void *arg) {
     uv_timer_start(&x->tidy, on_tidy, TIDY_MS, TIDY_MS);
     td_state_preempt(&x->preempt);
     /* Without memory for the pool, tidemill.pg says so when it is used. */
-    (void)!td_query_setup(x->thread, x->config.database, 0, NULL);
+    (void)!td_connections_join(x->thread, x->config.connections, NULL);
 }
 
 static void close_on_thread(void *arg) {
     td_executor *x = arg;
     x->ending = true;
     uv_timer_stop(&x->tidy);
-    retire_all(x);
+    retire_idle(x);
 }
 
 static void executor_destroy(td_executor *x) {
     td_handlers_unref(x->handlers);
     td_handlers_unref(x->next);
+    td_tally_unref(x->config.memory);
     pthread_mutex_destroy(&x->mutex);
     free(x);
 }
@@ -333,11 +408,13 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     td_executor *x = calloc(1, sizeof *x);
     if (!x) return td_error_memory(err);
     x->config = *config;
+    td_tally_ref(x->config.memory);
     x->log = *config->log;
+    snprintf(x->name, sizeof x->name, "%s", config->name);
     x->handlers = td_handlers_ref(config->handlers);
     x->generation = config->generation;
     pthread_mutex_init(&x->mutex, NULL);
-    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->stale, &x->jobs, &x->closing };
+    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->stale, &x->jobs, &x->collecting };
     for (size_t i = 0; i < TD_COUNT(lists); i++) td_list_init(lists[i]);
     int rc = td_thread_start(&x->thread, config->name, err);
     if (rc == 0 && (td_thread_post(x->thread, open_on_thread, x) < 0 ||
@@ -362,37 +439,49 @@ int64_t td_executor_workers(const td_executor *x) {
     return atomic_load(&x->workers);
 }
 
+/* drop_all drops the workers of a list. */
+static void drop_all(td_list *workers) {
+    while (!td_list_empty(workers)) td_worker_drop(td_container(workers->next, td_worker, link));
+}
+
 /* dispose_of frees an orphaned executor, as its thread ends: a local of that. */
 static void dispose_of(void *arg) {
-    td_executor *x = arg;
-    while (!td_list_empty(&x->jobs)) hand_back(x, td_container(x->jobs.next, td_job, link));
-    while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
-    executor_destroy(x);
+    executor_destroy(arg);
 }
 
 static const char orphan_key;
 
+/* adopt_on_thread leaves nothing but the executor itself, when its thread has been let go of. */
 static void adopt_on_thread(void *arg) {
     td_executor *x = arg;
+    while (!td_list_empty(&x->jobs)) hand_back(x, td_container(x->jobs.next, td_job, link));
+    while (!td_list_empty(&x->waiting)) hand_back(x, td_container(x->waiting.next, td_job, link));
+    drop_all(&x->idle);
+    drop_all(&x->collecting);
     (void)!td_thread_set_local(x->thread, &orphan_key, x, dispose_of);
 }
 
 /* leave_alone leaves a stuck executor to itself. */
 static void leave_alone(td_executor *x) {
     pthread_mutex_lock(&x->mutex);
-    x->orphaned = true;
+    atomic_store(&x->orphaned, true);
     x->log.fn = NULL;
     pthread_mutex_unlock(&x->mutex);
     (void)!td_thread_post(x->thread, adopt_on_thread, x);
     td_thread_abandon(x->thread);
 }
 
+void td_executor_close(td_executor *x) {
+    if (x->farewell_ns) return;
+    while (td_thread_post(x->thread, close_on_thread, x) == TIDEMILL_EMEMORY) uv_sleep(10);
+    x->farewell_ns = td_now_ns() + FAREWELL_NS;
+}
+
 void td_executor_free(td_executor *x) {
     if (!x) return;
-    while (td_thread_post(x->thread, close_on_thread, x) == TIDEMILL_EMEMORY) uv_sleep(10);
+    td_executor_close(x);
     /* Every worker is gone within its grace, but for one that is stuck in foreign code. */
-    for (uint64_t end_ns = td_now_ns() + FAREWELL_NS; atomic_load(&x->workers) > 0 && td_now_ns() < end_ns;)
-        uv_sleep(1);
+    while (atomic_load(&x->workers) > 0 && td_now_ns() < x->farewell_ns) uv_sleep(1);
     td_watch_remove(x->config.watch, x->thread);
     if (atomic_load(&x->workers) > 0) {
         leave_alone(x);

@@ -4,7 +4,10 @@
 #define TD_EXECUTOR_H
 
 #include "../loop/preempt.h"
+#include "../store/connections.h"
 #include "job.h"
+#include "survey.h"
+#include "tally.h"
 
 typedef struct td_executor td_executor;
 
@@ -13,11 +16,12 @@ typedef struct td_executor_config {
     td_handlers *handlers; /* to begin with; counted by the executor */
     int generation;        /* its number */
     const td_log *log;
-    const char *database;
-    td_watch *watch;        /* over its thread */
-    _Atomic size_t *memory; /* what all workers of the process have mapped; */
-    size_t memory_max;      /* from here on jobs wait for others to end (0: no bound) */
-    bool exclusive;         /* one job at a time */
+    td_connections *connections; /* for handlers; counted by each thread */
+    td_watch *watch;             /* over its thread */
+    bool signals;                /* td_preempt_open was called; else workers give way by themselves, at a cost */
+    td_tally *memory;            /* what all workers of the process have mapped (counted by the executor, too); */
+    size_t memory_max;           /* from here on jobs wait for others to end (0: no bound) */
+    bool exclusive;              /* one job at a time */
     /* stuck is called, on the watcher's thread, when the job of this id does not let go of the thread; NULL: never. */
     void (*stuck)(void *arg, int64_t job, uint64_t ms);
     void *stuck_arg;
@@ -45,6 +49,9 @@ int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome
 int td_executor_reload(td_executor *executor, td_handlers *handlers, int generation) TD_MUST_CHECK;
 int td_executor_generation(const td_executor *executor);
 
+/* td_executor_survey has the thread answer a survey, when it can. From any thread. */
+void td_executor_survey(td_executor *executor, td_survey *survey);
+
 /* td_executor_workers returns how many workers exist now; td_executor_load how many jobs it has been given that have
    not ended. From any thread. */
 int64_t td_executor_workers(const td_executor *executor);
@@ -53,6 +60,9 @@ size_t td_executor_load(const td_executor *executor);
 /* td_executor_disown tells an executor, whose thread is stuck in the job of this id, that it is to run nothing else: as
    soon as it can it hands all its other jobs back, and runs none that it is given. From any thread. */
 void td_executor_disown(td_executor *executor, int64_t job);
+
+/* td_executor_close begins what td_executor_free ends, so that several can be closed at once. From any thread. */
+void td_executor_close(td_executor *executor);
 
 /* td_executor_free stops the thread and frees everything; no job may be left in it. A thread that is stuck is not
    waited for: it frees everything, its job included, when it can. NULL is allowed. */

@@ -33,6 +33,19 @@ static void stop_job(void *arg, int64_t id, int64_t lease, bool cancel) {
     td_pool_end(*k->config.pool, id, lease, cancel ? TD_CANCELLED : TD_DISCARDED, NULL);
 }
 
+/* answer tells what the running jobs do. A thread that is stuck is not waited for. */
+static int answer(td_keeper *k, int64_t inquiry, bool traces, tidemill_error *err) {
+    td_survey *survey = td_pool_survey(*k->config.pool, traces);
+    uint64_t end_ns = td_now_ns() + TD_SURVEY_MS * UINT64_C(1000000);
+    if (!survey) return td_error_memory(err);
+    while (!td_survey_done(survey) && td_now_ns() < end_ns) (void)td_wait_until(td_now_ns() + 1000000, NULL);
+    td_buf_clear(&k->survey_json);
+    td_survey_take(survey, &k->survey_json);
+    td_survey_unref(survey);
+    if (k->survey_json.failed) return td_error_memory(err);
+    return td_work_answer(k->process, inquiry, k->survey_json.data, err);
+}
+
 static int beat(td_keeper *k, tidemill_error *err) {
     td_pulse pulse = { .arg = k, .stop = stop_job };
     uint64_t sent_ns = td_now_ns();
@@ -48,7 +61,8 @@ static int beat(td_keeper *k, tidemill_error *err) {
             else
                 td_reload_ask(k, pulse.reload);
         }
-        return td_reload_beat(k, err);
+        rc = td_reload_beat(k, err);
+        return rc == 0 && pulse.inquiry ? answer(k, pulse.inquiry, pulse.traces, err) : rc;
     }
     td_logf(k->config.log, TIDEMILL_ERROR,
             "this process was taken for dead and its jobs were given to others: those that run here are ended");

@@ -6,7 +6,12 @@
 #include "../store/work.h"
 #include "../vm/vm.h"
 
-enum { TD_TIMEOUT_DEFAULT_MS = 60000 };
+#include <stdatomic.h>
+
+enum {
+    TD_TIMEOUT_DEFAULT_MS = 60000,
+    TD_OVERDUE_MS = 1000, /* so long past its deadline a job is in foreign code */
+};
 
 struct td_executor;
 struct td_worker;
@@ -32,7 +37,7 @@ typedef struct td_job {
     int generation;           /* which has this number, */
     char code[13];            /* and this hash */
     uint64_t started_ns, deadline_ns;
-    uint64_t overdue_ns;                 /* the keeper's: when it can no longer be running, but in foreign code */
+    _Atomic uint64_t overdue_ns; /* when it can no longer be running, but in foreign code; UINT64_MAX: not begun */
     int64_t cpu_us, wall_us, peak_bytes; /* what the attempt cost */
     char *log;                           /* the end of what it logged, malloc'd; NULL: nothing */
     td_result result;

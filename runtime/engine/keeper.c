@@ -129,7 +129,10 @@ static void open_on_thread(void *arg) {
     timer_init(k, &k->due);
     timer_init(k, &k->pulse);
     timer_init(k, &k->grace);
-    k->start_rc = td_query_setup(k->thread, k->config.database, CONNECTIONS, &k->start_error);
+    td_connections *connections = td_connections_new(k->config.database, CONNECTIONS);
+    k->start_rc =
+        connections ? td_connections_join(k->thread, connections, &k->start_error) : td_error_memory(&k->start_error);
+    td_connections_unref(connections);
     k->heart = td_fiber_new(td_heart_fiber, k, 0);
     k->exchange = td_fiber_new(td_exchange_fiber, k, 0);
     k->listener = td_fiber_new(td_listener_fiber, k, 0);
@@ -256,6 +259,8 @@ void td_keeper_statistics(const td_keeper *k, tidemill_statistics *s) {
     s->cancelled = atomic_load(&o[TD_CANCELLED]);
     s->returned = atomic_load(&o[TD_RETURNED]);
     s->lost = atomic_load(&o[TD_LOST]);
+    s->blocked = atomic_load(&k->blocked);
+    s->written_off = atomic_load(&k->written_off);
     s->running = atomic_load(&k->now_running);
 }
 
@@ -273,6 +278,7 @@ void td_keeper_free(td_keeper *k) {
     for (size_t i = 0; i < k->batch_count; i++) td_keeper_job_free(k->batch[i]);
     td_buf_free(&k->tasks_json);
     td_buf_free(&k->queues_json);
+    td_buf_free(&k->survey_json);
     pthread_mutex_destroy(&k->mutex);
     uv_sem_destroy(&k->told);
     td_reload_free(k);

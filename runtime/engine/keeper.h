@@ -15,6 +15,7 @@ typedef struct td_keeper_config {
     const td_log *log;
     td_watch *watch;
     td_queues *queues;
+    bool keep_logs;      /* of completed attempts, too */
     bool watch_files;    /* reload when they change */
     int64_t load_max_ms; /* how long that may take */
     bool rerun;          /* after a reload, the last job that failed runs again */

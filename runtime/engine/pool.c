@@ -76,8 +76,25 @@ int td_pool_new(const td_pool_config *config, td_pool **out, tidemill_error *err
     return 0;
 }
 
+typedef void each_fn(td_executor *executor, void *arg);
+
+static void each(td_pool *pool, each_fn *fn, void *arg) {
+    pthread_mutex_lock(&pool->mutex);
+    for (int i = 0; i < pool->config.threads; i++)
+        if (pool->plain[i]) fn(pool->plain[i]->executor, arg);
+    for (int i = 0; i < pool->blocking_count; i++) fn(pool->blocking[i]->executor, arg);
+    for (int i = 0; i < pool->lost_count; i++) fn(pool->lost[i]->executor, arg);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void close_in(td_executor *executor, void *arg) {
+    (void)arg;
+    td_executor_close(executor);
+}
+
 void td_pool_free(td_pool *pool) {
     if (!pool) return;
+    each(pool, close_in, NULL);
     for (int i = 0; i < TD_POOL_MAX; i++) slot_free(pool->plain[i]);
     for (int i = 0; i < pool->blocking_count; i++) slot_free(pool->blocking[i]);
     for (int i = 0; i < pool->lost_count; i++) slot_free(pool->lost[i]);
@@ -140,17 +157,6 @@ void td_pool_run(td_pool *pool, td_list *jobs) {
 
 /* ---- All of them ---- */
 
-typedef void each_fn(td_executor *executor, void *arg);
-
-static void each(td_pool *pool, each_fn *fn, void *arg) {
-    pthread_mutex_lock(&pool->mutex);
-    for (int i = 0; i < pool->config.threads; i++)
-        if (pool->plain[i]) fn(pool->plain[i]->executor, arg);
-    for (int i = 0; i < pool->blocking_count; i++) fn(pool->blocking[i]->executor, arg);
-    for (int i = 0; i < pool->lost_count; i++) fn(pool->lost[i]->executor, arg);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
 typedef struct ending {
     int64_t id, token;
     td_outcome outcome;
@@ -175,6 +181,23 @@ int64_t td_pool_workers(td_pool *pool) {
     int64_t sum = 0;
     each(pool, add_workers, &sum);
     return sum;
+}
+
+static void survey_one(td_executor *executor, void *arg) {
+    td_executor_survey(executor, arg);
+}
+
+static void count_one(td_executor *executor, void *arg) {
+    (void)executor;
+    ++*(int *)arg;
+}
+
+td_survey *td_pool_survey(td_pool *pool, bool traces) {
+    int threads = 0;
+    each(pool, count_one, &threads);
+    td_survey *survey = td_survey_new(threads, traces);
+    if (survey) each(pool, survey_one, survey);
+    return survey;
 }
 
 /* ---- New code ---- */
@@ -214,18 +237,34 @@ bool td_pool_reloaded(td_pool *pool) {
 
 /* ---- Writing off ---- */
 
+/* find_slot returns the place of an executor, or -1. */
+static int find_slot(slot *const *slots, int count, const td_executor *executor) {
+    for (int i = 0; i < count; i++)
+        if (slots[i] && slots[i]->executor == executor) return i;
+    return -1;
+}
+
 bool td_pool_write_off(td_pool *pool, td_executor *executor, int64_t job) {
-    int place = 0;
-    while (place < pool->config.threads && !(pool->plain[place] && pool->plain[place]->executor == executor)) place++;
-    if (place == pool->config.threads) return false;
-    slot **lost = realloc(pool->lost, (size_t)(pool->lost_count + 1) * sizeof(slot *));
-    slot *fresh = lost ? slot_new(pool, "exec", place, false, NULL) : NULL;
-    if (lost) pool->lost = lost;
-    if (!fresh) return false; /* at the next call, perhaps */
+    int plain = find_slot(pool->plain, pool->config.threads, executor);
+    int blocking = find_slot(pool->blocking, pool->blocking_count, executor);
+    if (plain < 0 && blocking < 0) return false;
+    slot *fresh = plain >= 0 ? slot_new(pool, "exec", plain, false, NULL) : NULL;
+    if (plain >= 0 && !fresh) return false; /* at the next call, perhaps */
     pthread_mutex_lock(&pool->mutex);
-    pool->lost[pool->lost_count++] = pool->plain[place];
-    pool->plain[place] = fresh;
+    slot **lost = realloc(pool->lost, (size_t)(pool->lost_count + 1) * sizeof(slot *));
+    if (lost) {
+        pool->lost = lost;
+        lost[pool->lost_count++] = plain >= 0 ? pool->plain[plain] : pool->blocking[blocking];
+        if (plain >= 0)
+            pool->plain[plain] = fresh;
+        else /* another is made when it is needed */
+            pool->blocking[blocking] = pool->blocking[--pool->blocking_count];
+    }
     pthread_mutex_unlock(&pool->mutex);
+    if (!lost) {
+        slot_free(fresh);
+        return false;
+    }
     td_executor_disown(executor, job);
     return true;
 }

@@ -49,6 +49,10 @@ bool td_pool_write_off(td_pool *pool, td_executor *executor, int64_t job);
 void td_pool_reload(td_pool *pool, td_handlers *handlers, int generation);
 bool td_pool_reloaded(td_pool *pool);
 
+/* td_pool_survey asks every thread what its jobs do; the answers come by and by. The survey is the caller's; NULL
+   without memory. From any thread. */
+td_survey *td_pool_survey(td_pool *pool, bool traces);
+
 /* td_pool_workers returns how many workers exist now. From any thread. */
 int64_t td_pool_workers(td_pool *pool);
 

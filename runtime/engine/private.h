@@ -15,10 +15,10 @@ enum {
     TD_POLL_MS = 1000,      /* how often it is asked for work that no notification told of */
     TD_HEARTBEAT_MS = 2000, /* tidemill.rescue takes a process for dead after 10 s without */
     TD_ALONE_MS = 8000,     /* without a heartbeat for so long, jobs are ended before others may take them */
+    TD_SURVEY_MS = 200,     /* how long a survey waits for a thread that is stuck */
     TD_RETRY_FIRST_MS = 100,
     TD_RETRY_MAX_MS = 5000,
     TD_LAST_CALL_MS = 500, /* from the end of the grace period until jobs that block their threads are given back */
-    TD_OVERDUE_MS = 1000,  /* so long past its deadline a job is in foreign code */
     TD_FAREWELL_MS = 5000, /* how long a stop tries to reach a database that is away */
 };
 
@@ -73,7 +73,7 @@ struct td_keeper {
     int generation;
     const char **tasks; /* names, of the handlers */
     size_t tasks_count;
-    td_buf tasks_json, queues_json;
+    td_buf tasks_json, queues_json, survey_json;
     int64_t process;
     uv_sem_t told; /* posted when the start has succeeded or failed, and when the stop is done */
 
@@ -119,7 +119,7 @@ struct td_keeper {
     int64_t failed_job; /* the last one that failed; 0: none */
 
     _Atomic int64_t outcomes[TD_RETURNED + 1];
-    _Atomic int64_t dead, now_running;
+    _Atomic int64_t dead, now_running, blocked, written_off;
 };
 
 /* td_exchange_fiber and td_heart_fiber, td_listener_fiber are the entries of the fibers; the argument is the keeper. */

@@ -47,8 +47,13 @@ void td_stuck_check(td_keeper *k) {
     for (td_list *node = k->running.next, *after; node != &k->running; node = after) {
         td_job *job = td_container(node, td_job, running);
         after = node->next;
-        if (now > job->overdue_ns)
-            replace(k, job, TD_TIMEOUT, "the job ran into its timeout, and blocks its thread still");
+        if (now <= atomic_load(&job->overdue_ns)) continue;
+        td_executor *executor = job->executor;
+        int64_t id = job->claimed.id;
+        replace(k, job, TD_TIMEOUT, "the job ran into its timeout, and blocks its thread still");
+        if (!job->abandoned || !td_pool_write_off(*k->config.pool, executor, id)) continue;
+        td_stuck_give_back(k, executor, id);
+        after = k->running.next; /* the one that followed may be gone */
     }
 }
 
@@ -83,6 +88,8 @@ static void deal_with(void *arg) {
         const td_job *job = td_container(node, td_job, running);
         if (job->claimed.id != r->job || job->executor != r->executor) continue;
         bool lost = r->ms >= TD_WRITE_OFF_MS && td_pool_write_off(*k->config.pool, r->executor, r->job);
+        if (lost) atomic_fetch_add(&k->written_off, 1);
+        if (r->ms < 2 * TD_STUCK_MS) atomic_fetch_add(&k->blocked, 1);
         if (lost || r->ms < 2 * TD_STUCK_MS) log_stuck(k, job, r->ms, lost);
         if (lost) td_stuck_give_back(k, r->executor, r->job);
         break;

@@ -13,8 +13,10 @@ enum {
     DEFAULT_WORKERS = 100,
     QUEUE_MAX = 100, /* bytes of a name */
     WORKERS_MAX = 10000,
+    HANDLERS_CONNECTIONS = 4,
     BLOCKING_MAX = 1000,
 };
+#define SURVEY_NS     UINT64_C(200000000)
 #define MEMORY_MAX_MB (INT64_C(1) << 30)
 #define LOAD_MAX_MS   (INT64_C(600) * 1000)
 #define GRACE_MAX_MS  (INT64_C(24) * 3600 * 1000)
@@ -27,10 +29,11 @@ struct tidemill_runtime {
     char *dir;
     td_queues queues;
     int threads;
+    td_connections *connections; /* that handlers share */
     td_pool *pool;
     td_keeper *keeper;
     td_watch *watch;
-    _Atomic size_t memory; /* what the workers have mapped */
+    td_tally *memory; /* what the workers have mapped */
     bool signals;
 };
 
@@ -138,20 +141,24 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .log = &r->log,
         .watch = r->watch,
         .queues = &r->queues,
+        .keep_logs = c->keep_logs,
         .watch_files = c->reload,
         .load_max_ms = c->load_max_ms,
         .rerun = c->rerun,
         .pool = &r->pool,
     };
     r->keeper = td_keeper_new(&keeper);
-    if (!r->keeper) return td_error_memory(err);
+    r->connections = td_connections_new(r->database, HANDLERS_CONNECTIONS);
+    r->memory = td_tally_new();
+    if (!r->keeper || !r->connections) return td_error_memory(err);
     td_pool_config pool = {
         .executor = { .handlers = r->handlers,
                       .generation = 1,
                       .log = &r->log,
-                      .database = r->database,
+                      .connections = r->connections,
                       .watch = r->watch,
-                      .memory = &r->memory,
+                      .signals = r->signals,
+                      .memory = r->memory,
                       .memory_max = (size_t)c->memory_max_mb << 20,
                       .ended = td_keeper_ended,
                       .arg = r->keeper },
@@ -160,6 +167,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .stuck = td_keeper_stuck,
         .arg = r->keeper,
     };
+    if (!r->memory) return td_error_memory(err);
     int rc = td_pool_new(&pool, &r->pool, err);
     return rc == 0 ? td_keeper_start(r->keeper, err) : rc;
 }
@@ -186,8 +194,10 @@ static void runtime_free(tidemill_runtime *r) {
     td_pool_free(r->pool);
     td_keeper_free(r->keeper);
     td_watch_stop(r->watch);
+    td_tally_unref(r->memory);
     if (r->signals) td_preempt_close();
     td_handlers_unref(r->handlers);
+    td_connections_unref(r->connections);
     td_queues_free(&r->queues);
     free(r->dir);
     free(r->database);
@@ -278,4 +288,15 @@ int tidemill_check(const char *dir, size_t *tasks, tidemill_error *err) {
     td_handlers_unref(handlers);
     td_watch_stop(watch);
     return rc;
+}
+
+int tidemill_runtime_survey(const tidemill_runtime *r, bool traces, char **json, tidemill_error *err) {
+    td_survey *survey = td_pool_survey(r->pool, traces);
+    td_buf b = { 0 };
+    if (!survey) return td_error_memory(err);
+    for (uint64_t end_ns = td_now_ns() + SURVEY_NS; !td_survey_done(survey) && td_now_ns() < end_ns;) uv_sleep(1);
+    td_survey_take(survey, &b);
+    td_survey_unref(survey);
+    *json = td_buf_take(&b);
+    return *json ? 0 : td_error_memory(err);
 }

@@ -62,6 +62,20 @@ void td_fiber_park(void) {
     }
 }
 
+const char *td_fiber_doing(const char *what) {
+    td_fiber *self = td_fiber_self();
+    if (!self) return NULL;
+    const char *before = self->doing;
+    self->doing = what;
+    return before;
+}
+
+const char *td_fiber_waits(const td_fiber *fiber) {
+    if (fiber->link.next) return NULL;
+    if (fiber->doing) return fiber->doing;
+    return fiber->due_place != TD_AWAKE ? "a time" : "an event";
+}
+
 void td_fiber_yield(void) {
     td_fiber *self = td_fiber_self();
     assert(self);
@@ -92,7 +106,8 @@ void td_fiber_set_tag(td_fiber *fiber, int64_t tag) {
     if (fiber == fiber->thread->current) atomic_store_explicit(&fiber->thread->run_tag, tag, memory_order_relaxed);
 }
 
-uint64_t td_fiber_run_ns(const td_fiber *fiber) {
+uint64_t td_fiber_run_ns(td_fiber *fiber) {
+    if (fiber == fiber->thread->current) td_switch_account(fiber);
     return fiber->run_ns;
 }
 
@@ -101,7 +116,11 @@ bool td_fiber_torn(const td_fiber *fiber) {
 }
 
 void td_fiber_set_preempt(td_fiber *fiber, const td_preempt *preempt, void *arg) {
+    /* A signal may come in between: it finds either nothing, or both. */
+    fiber->preempt = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
     fiber->preempt_arg = arg;
+    atomic_signal_fence(memory_order_seq_cst);
     fiber->preempt = preempt;
 }
 

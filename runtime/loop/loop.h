@@ -52,7 +52,7 @@ int td_thread_set_local(td_thread *thread, const void *key, void *object, td_cal
 /* ---- Fibers ---- */
 
 /* td_fiber_new makes a fiber of the calling loop thread; entry(arg) starts when it is first woken. The C stack has
-   stack_size bytes (0: 1 MiB, reserved, touched as used) and a guard page. NULL without memory. */
+   stack_size bytes (0: 1 MiB, reserved, touched as used) and a guard. NULL without memory. */
 td_fiber *td_fiber_new(td_call_fn *entry, void *arg, size_t stack_size) TD_MUST_CHECK;
 
 /* td_fiber_self: the fiber that runs now, NULL on the loop itself or elsewhere. Fetched anew after each switch. */
@@ -79,6 +79,12 @@ bool td_fiber_interrupted(void);
 /* td_fiber_drop ends a fiber that does not run (parked, ready or never started): holds are released, the stack freed.
    On its thread, not from itself. A fiber whose entry returned is freed in the same way by itself. NULL is allowed. */
 void td_fiber_drop(td_fiber *fiber);
+
+/* td_fiber_doing says what the running fiber waits for, from now on (static; NULL: nothing in particular), for people
+   who ask what it does. Returns what it was before, to be put back. td_fiber_waits returns what a fiber waits for that
+   does not run, NULL when it could go on. On its thread. */
+const char *td_fiber_doing(const char *what);
+const char *td_fiber_waits(const td_fiber *fiber);
 
 /* td_nopreempt_enter and _leave enclose what must not be cut off in the middle, because it owns foreign memory or a
    lock while it calls into code that may be preempted. They nest, and belong to the fiber that runs (none: nothing). */

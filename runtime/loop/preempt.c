@@ -13,6 +13,8 @@
 #include <ucontext.h>
 
 #define ALTERNATE_BYTES ((size_t)64 << 10)
+#define FRAME_BYTES     ((uintptr_t)16 << 10) /* more than the kernel's frame of a signal takes, with all registers */
+#define GUARD_SEEN      ((uintptr_t)4 << 10)
 
 /* A signal's disposition belongs to the process, and so do these. */
 static pthread_mutex_t handlers_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -26,6 +28,17 @@ static uintptr_t program_counter(const ucontext_t *context) {
     return (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
 #elif defined(__aarch64__)
     return (uintptr_t)context->uc_mcontext.pc;
+#else
+    (void)context;
+    return 0;
+#endif
+}
+
+static uintptr_t stack_pointer(const ucontext_t *context) {
+#if defined(__x86_64__)
+    return (uintptr_t)context->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    return (uintptr_t)context->uc_mcontext.sp;
 #else
     (void)context;
     return 0;
@@ -54,27 +67,38 @@ static void on_urge(int signal, siginfo_t *info, void *context) {
         pass_on(&old_urge, signal, info, context);
         return;
     }
-    if (!fiber || fiber->nopreempt || !fiber->preempt) return;
+    const td_preempt *preempt = fiber && !fiber->nopreempt ? fiber->preempt : NULL;
+    if (!preempt) return;
     uintptr_t counter = program_counter(context);
     int error = errno;
-    if (counter >= fiber->preempt->low && counter < fiber->preempt->high) {
+    if (counter >= preempt->low && counter < preempt->high) {
         fiber->torn = true;
         td_schedule_yield(fiber);
         fiber->torn = false;
     } else {
-        fiber->preempt->arm(fiber->preempt_arg);
+        /* This may be in the middle of anything, and arming runs code in the range: the next signal must not take that
+           for a place to switch at. */
+        fiber->nopreempt++;
+        preempt->arm(fiber->preempt_arg);
+        fiber->nopreempt--;
     }
     set_errno(error);
 }
 
-static bool in_guard(const td_stack *stack, const void *address) {
-    const char *low = stack->low, *at = address;
-    return at < low && at >= low - (stack->mapped_bytes - td_stack_size(stack) - sizeof *stack);
+/* is_overflow says whether a fault is that of a stack that is full: in its guard, or, where the kernel found no room
+   for a signal's frame (and tells no address), near it. */
+static bool is_overflow(const td_stack *stack, const siginfo_t *info, const ucontext_t *context) {
+    uintptr_t low = (uintptr_t)stack->low, top = (uintptr_t)stack, at = (uintptr_t)info->si_addr;
+    if (info->si_code == SI_KERNEL) {
+        at = stack_pointer(context);
+        return at >= low - GUARD_SEEN && at < low + FRAME_BYTES;
+    }
+    return at < low && at >= low - (stack->mapped_bytes - (top - low) - sizeof *stack);
 }
 
 static void on_fault(int signal, siginfo_t *info, void *context) {
     td_fiber *fiber = td_fiber_self();
-    if (!fiber || fiber->nopreempt || !fiber->overflow || !in_guard(fiber->stack, info->si_addr)) {
+    if (!fiber || fiber->nopreempt || !fiber->overflow || !is_overflow(fiber->stack, info, context)) {
         pass_on(&old_fault, signal, info, context);
         return;
     }

@@ -5,7 +5,7 @@
    to be safe for that (a td_preempt's range); elsewhere it arms the fiber, so that it gives way by itself as soon as it
    can. Where a fiber is in between td_nopreempt_enter and _leave, nothing happens, and the watcher asks again.
 
-   A stack that overflows into its guard page ends its fiber only: the same signal machinery (SIGSEGV on a stack of its
+   A stack that overflows into its guard ends its fiber only: the same signal machinery (SIGSEGV on a stack of its
    own) leaves it for good, and the fiber's owner is told. */
 #ifndef TD_PREEMPT_H
 #define TD_PREEMPT_H
@@ -48,7 +48,7 @@ void td_fiber_set_overflow(td_fiber *fiber, td_call_fn *fn, void *arg);
 void td_fiber_set_tag(td_fiber *fiber, int64_t tag);
 
 /* td_fiber_run_ns returns how long a fiber has had the processor so far. On its thread. */
-uint64_t td_fiber_run_ns(const td_fiber *fiber);
+uint64_t td_fiber_run_ns(td_fiber *fiber);
 
 /* ---- The watcher ---- */
 

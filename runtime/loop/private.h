@@ -17,8 +17,8 @@
 
 /* ---- Stacks (stack.c) ---- */
 
-/* A stack of C. This record lies at the top of the memory it describes: a guard page, then what may be used, up to it.
- */
+/* A stack of C. This record lies at the top of the memory it describes: a guard, then what may be used, up to it. The
+   guard is as wide as the frames of careless C code, which would step over a single page. */
 typedef struct td_stack {
     struct td_stack *next; /* in the cache */
     char *low;             /* the lowest usable byte, just above the guard */
@@ -69,8 +69,9 @@ struct td_fiber {
     volatile unsigned nopreempt;
     uint64_t run_ns;
     int64_t tag;
-    const td_preempt *preempt;
-    void *preempt_arg;
+    const char *doing;
+    const td_preempt *volatile preempt; /* NULL: it is not to be preempted; read by a signal's handler, as is */
+    void *volatile preempt_arg;
     td_call_fn *overflow;
     void *overflow_arg;
     void *fake_stack; /* AddressSanitizer's, while it does not run */
@@ -126,7 +127,8 @@ struct td_thread {
     _Atomic int64_t run_tag;       /* and its tag */
     int os_id;                     /* the thread's number in /proc */
     bool abandoned;                /* nobody waits for its end */
-    uint64_t cpu_ns;               /* the thread's processor time when that was last read */
+    uint64_t counted_ns;           /* until when the time of the running fiber is in its run_ns */
+    uint64_t cpu_ns;               /* the thread's processor time when last read, and what its fibers have had since */
     _Atomic(td_watch *) watch;     /* who watches it, NULL: nobody */
     stack_t alternate;             /* for a stack that overflowed */
     td_context context;            /* while a fiber runs: where the loop goes on */
@@ -143,6 +145,10 @@ void td_switch_fini(td_fiber *fiber);
 /* td_switch_to runs a fiber from the loop until it calls td_switch_back, or its entry returned. */
 void td_switch_to(td_fiber *fiber);
 void td_switch_back(td_fiber *fiber);
+/* td_switch_account adds to the running fiber's time what it has run since that was last done. */
+void td_switch_account(td_fiber *fiber);
+/* td_switch_clock reads the thread's clock, before fibers run whose time is to be accounted. */
+void td_switch_clock(td_thread *thread);
 
 /* ---- Scheduling (schedule.c) ---- */
 

@@ -54,6 +54,8 @@ static void on_after(uv_check_t *check) {
     td_thread *thread = check->data;
     td_list ready_mark = { 0 }, yielded_mark = { 0 };
     wake_due(thread);
+    if (td_list_empty(&thread->ready) && td_list_empty(&thread->yielded)) return;
+    td_switch_clock(thread);
     td_list_push(&thread->ready, &ready_mark);
     td_list_push(&thread->yielded, &yielded_mark);
     run_queue(&thread->ready, &ready_mark, td_now_ns() + READY_NS);

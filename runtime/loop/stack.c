@@ -22,25 +22,26 @@
 #endif
 
 #define DEFAULT_BYTES ((size_t)1 << 20)
+#define GUARD_BYTES   ((size_t)64 << 10)
 #define KEEP_BYTES    ((size_t)64 << 10)
 #define CACHED_MAX    64
 
 /* mapped_size: what to map for a usable size: whole pages, a guard, and room for the record. */
 static size_t mapped_size(size_t size_bytes, size_t page) {
-    return (size_bytes + sizeof(td_stack) + page - 1) / page * page + page;
+    return (size_bytes + sizeof(td_stack) + page - 1) / page * page + GUARD_BYTES;
 }
 
 /* stack_map maps a new stack. */
-static td_stack *stack_map(size_t mapped_bytes, size_t page) {
+static td_stack *stack_map(size_t mapped_bytes) {
     char *guard = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (guard == MAP_FAILED) return NULL;
-    if (mprotect(guard, page, PROT_NONE) != 0) {
+    if (mprotect(guard, GUARD_BYTES, PROT_NONE) != 0) {
         munmap(guard, mapped_bytes);
         return NULL;
     }
     td_stack *stack = (td_stack *)(void *)(guard + mapped_bytes) - 1;
-    stack->low = guard + page;
+    stack->low = guard + GUARD_BYTES;
     stack->mapped_bytes = mapped_bytes;
     stack->valgrind = VALGRIND_STACK_REGISTER(stack->low, (char *)stack);
     return stack;
@@ -48,9 +49,8 @@ static td_stack *stack_map(size_t mapped_bytes, size_t page) {
 
 /* stack_unmap gives a stack back to the system. */
 static void stack_unmap(td_stack *stack) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     VALGRIND_STACK_DEREGISTER(stack->valgrind);
-    munmap(stack->low - page, stack->mapped_bytes);
+    munmap(stack->low - GUARD_BYTES, stack->mapped_bytes);
 }
 
 td_stack *td_stack_new(td_stack_cache *cache, size_t size_bytes) {
@@ -58,7 +58,7 @@ td_stack *td_stack_new(td_stack_cache *cache, size_t size_bytes) {
     if (size_bytes > SIZE_MAX / 2) return NULL;
     size_t mapped_bytes = mapped_size(size_bytes ? size_bytes : DEFAULT_BYTES, page);
     td_stack *stack = cache->first;
-    if (!stack || mapped_bytes != stack->mapped_bytes) return stack_map(mapped_bytes, page);
+    if (!stack || mapped_bytes != stack->mapped_bytes) return stack_map(mapped_bytes);
     cache->first = stack->next;
     cache->count--;
     return stack;
@@ -72,7 +72,7 @@ void td_stack_free(td_stack_cache *cache, td_stack *stack) {
         stack_unmap(stack);
         return;
     }
-    madvise(stack->low, (stack->mapped_bytes - page) - KEEP_BYTES, MADV_DONTNEED);
+    madvise(stack->low, (stack->mapped_bytes - GUARD_BYTES) - KEEP_BYTES, MADV_DONTNEED);
     stack->next = cache->first;
     cache->first = stack;
     cache->count++;

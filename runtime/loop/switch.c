@@ -91,17 +91,30 @@ void td_switch_fini(td_fiber *fiber) {
     tsan_destroy(fiber->tsan);
 }
 
-/* account adds to a fiber's time what it has just run. A short run counts as it took; of a long one, in which the
-   thread may have been off its processor or asleep, only what the thread's own clock says counts, which is slow to
-   read. */
-static void account(td_fiber *fiber, uint64_t took_ns) {
+static uint64_t thread_cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+void td_switch_clock(td_thread *thread) {
+    thread->cpu_ns = thread_cpu_ns();
+}
+
+/* td_switch_account adds to the running fiber's time what it has run since that was last done. A short run counts as it
+   took; of a long one, in which the thread may have been off its processor or asleep, only what the thread's own clock
+   says counts, which is slow to read: it was read at the beginning of the turn, and what the turn's other fibers had is
+   known. */
+void td_switch_account(td_fiber *fiber) {
     td_thread *thread = fiber->thread;
+    uint64_t now_ns = td_now_ns(), took_ns = now_ns - thread->counted_ns;
+    thread->counted_ns = now_ns;
     if (took_ns > LONG_RUN_NS) {
-        struct timespec t;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        uint64_t cpu_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec, since_ns = cpu_ns - thread->cpu_ns;
+        uint64_t cpu_ns = thread_cpu_ns(), since_ns = cpu_ns > thread->cpu_ns ? cpu_ns - thread->cpu_ns : 0;
         thread->cpu_ns = cpu_ns;
         if (since_ns < took_ns) took_ns = since_ns;
+    } else {
+        thread->cpu_ns += took_ns;
     }
     fiber->run_ns += took_ns;
 }
@@ -112,6 +125,7 @@ void td_switch_to(td_fiber *fiber) {
     td_watch *watch = atomic_load_explicit(&thread->watch, memory_order_relaxed);
     thread->tsan = tsan_current();
     thread->current = fiber;
+    thread->counted_ns = since_ns;
     atomic_store_explicit(&thread->run_tag, fiber->tag, memory_order_relaxed);
     atomic_store(&thread->run_since_ns, since_ns); /* in order before the look at whether the watcher sleeps */
     if (watch) td_watch_awake(watch);
@@ -122,7 +136,7 @@ void td_switch_to(td_fiber *fiber) {
     fiber->context = t.from;
     thread->current = NULL;
     atomic_store_explicit(&thread->run_since_ns, 0, memory_order_relaxed);
-    account(fiber, td_now_ns() - since_ns);
+    td_switch_account(fiber);
 }
 
 void td_switch_back(td_fiber *fiber) {

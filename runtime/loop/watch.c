@@ -21,9 +21,10 @@ typedef struct watched {
     td_stuck_fn *stuck; /* NULL: nobody is told */
     void *arg;
     uint64_t quantum_ns, stuck_ms;
-    uint64_t spell_ns; /* which run was looked at last, by its beginning */
-    uint64_t told_ms;  /* of the spell: how long it had been when stuck was last called */
-    uint64_t cpu_ns;   /* of the thread, when the spell was first seen to be long */
+    uint64_t looked_ns, look_cpu_ns; /* when it was last looked at, and the thread's processor time then */
+    uint64_t spell_ns;               /* which run was looked at last, by its beginning */
+    uint64_t told_ms;                /* of the spell: how long it had been when stuck was last called */
+    uint64_t cpu_ns;                 /* of the thread, when the spell was first seen to be long */
 } watched;
 
 struct td_watch {
@@ -61,25 +62,37 @@ static bool is_stuck(const watched *w, uint64_t ms) {
     return (cpu_of(w->thread) - w->cpu_ns) / NS_PER_MS >= ms / 2 || sleeps(w->thread);
 }
 
-/* look_at signals a thread whose fiber has run for a quantum. Returns whether it runs one. */
-static bool look_at(watched *w, uint64_t now_ns) {
-    uint64_t since_ns = atomic_load_explicit(&w->thread->run_since_ns, memory_order_relaxed);
-    if (since_ns == 0) return false;
-    if (now_ns < since_ns + w->quantum_ns) return true;
-    /* A thread that sleeps in a system call runs no Lua: to interrupt it would only make that call fail. */
-    if (now_ns < since_ns + 2 * w->quantum_ns || !sleeps(w->thread)) pthread_kill(w->thread->os, SIGURG);
-    if (!w->stuck) return true;
+/* computes says whether a thread has used its processor since it was last looked at: cheap, where sleeps is not. */
+static bool computes(watched *w, uint64_t now_ns) {
+    uint64_t cpu_ns = cpu_of(w->thread), used_ns = cpu_ns - w->look_cpu_ns, past_ns = now_ns - w->looked_ns;
+    w->look_cpu_ns = cpu_ns;
+    w->looked_ns = now_ns;
+    return used_ns >= past_ns / 2;
+}
+
+/* tell calls stuck when it is time to. */
+static void tell(watched *w, uint64_t since_ns, uint64_t now_ns) {
     if (since_ns != w->spell_ns) {
         w->spell_ns = since_ns;
         w->told_ms = 0;
-        w->cpu_ns = cpu_of(w->thread);
+        w->cpu_ns = w->look_cpu_ns;
     }
     uint64_t ms = (now_ns - since_ns) / NS_PER_MS;
-    if (ms >= w->told_ms + w->stuck_ms) {
-        int64_t tag = atomic_load_explicit(&w->thread->run_tag, memory_order_relaxed);
-        w->told_ms = ms;
-        if (is_stuck(w, ms)) w->stuck(w->arg, tag, ms);
-    }
+    if (ms < w->told_ms + w->stuck_ms) return;
+    int64_t tag = atomic_load_explicit(&w->thread->run_tag, memory_order_relaxed);
+    w->told_ms = ms;
+    if (is_stuck(w, ms)) w->stuck(w->arg, tag, ms);
+}
+
+/* look_at signals a thread whose fiber has run for a quantum. Returns whether it runs one. A thread that sleeps in a
+   system call runs no Lua: to interrupt it would only make that call fail. */
+static bool look_at(watched *w, uint64_t now_ns) {
+    uint64_t since_ns = atomic_load_explicit(&w->thread->run_since_ns, memory_order_acquire);
+    if (since_ns == 0) return false;
+    bool busy = computes(w, now_ns);
+    if (now_ns < since_ns + w->quantum_ns) return true;
+    if (busy || !sleeps(w->thread)) pthread_kill(w->thread->os, SIGURG);
+    if (w->stuck) tell(w, since_ns, now_ns);
     return true;
 }
 

@@ -3,7 +3,6 @@
 
 #include "../loop/loop.h"
 #include "enqueue.h"
-#include "query.h"
 #include "sql.h"
 
 #include <libpq-fe.h>
@@ -24,15 +23,19 @@ static void release(td_hold *hold) {
     submission_free(td_container(hold, submission, hold));
 }
 
-int td_submit(const char *task, const char *args_json, const tidemill_options *options, tidemill_job *job,
-              tidemill_error *err) {
+int td_submit(td_session *session, const char *task, const char *args_json, const tidemill_options *options,
+              tidemill_job *job, tidemill_error *err) {
     PGresult *result = NULL;
     submission *s = calloc(1, sizeof *s);
     if (!s) return td_error_memory(err);
     td_hold_push(td_fiber_self(), &s->hold, release);
     int rc = td_enqueue_prepare(&s->call, task, args_json, options, err);
     if (rc == 0) {
-        rc = td_query_exec(td_sql_text("statements/enqueue.sql"), TD_ENQUEUE_PARAMS, s->call.values, &result, err);
+        const char *sql = td_sql_text("statements/enqueue.sql");
+        if (session)
+            rc = td_query_run_in(session, sql, TD_ENQUEUE_PARAMS, s->call.values, NULL, NULL, &result, err);
+        else
+            rc = td_query_exec(sql, TD_ENQUEUE_PARAMS, s->call.values, &result, err);
         rc = td_enqueue_answer(rc, result, 1, job, err);
     }
     PQclear(result);

@@ -205,6 +205,8 @@ int td_work_heartbeat(int64_t process, td_pulse *pulse, tidemill_error *err) {
     pulse->alive = PQgetvalue(result, 0, 0)[0] == 't';
     pulse->reload = PQgetisnull(result, 0, 4) ? 0 : int_at(result, 0, 4);
     snprintf(pulse->reload_to, sizeof pulse->reload_to, "%s", PQgetvalue(result, 0, 5));
+    pulse->inquiry = PQgetisnull(result, 0, 6) ? 0 : int_at(result, 0, 6);
+    pulse->traces = PQgetvalue(result, 0, 7)[0] == 't';
     for (int i = 0; i < PQntuples(result); i++) {
         if (PQgetisnull(result, i, 1)) continue;
         bool cancel = strcmp(PQgetvalue(result, i, 3), "cancelled") == 0;
@@ -229,6 +231,17 @@ int td_work_reloaded(int64_t process, const td_running_code *code, int64_t reque
                              request ? answers : NULL,
                              queues_json };
     int rc = td_query_exec(td_sql_text("statements/process_reloaded.sql"), TD_COUNT(params), params, &result, err);
+    if (rc == 0) PQclear(result);
+    return rc;
+}
+
+int td_work_answer(int64_t process, int64_t inquiry, const char *jobs_json, tidemill_error *err) {
+    PGresult *result = NULL;
+    char id[24], asked[24];
+    snprintf(id, sizeof id, "%" PRId64, process);
+    snprintf(asked, sizeof asked, "%" PRId64, inquiry);
+    const char *params[] = { id, asked, jobs_json };
+    int rc = td_query_exec(td_sql_text("statements/process_answer.sql"), 3, params, &result, err);
     if (rc == 0) PQclear(result);
     return rc;
 }

@@ -1,5 +1,5 @@
-/* work.h: what a worker process asks of the database. From a fiber of a thread with td_query_setup; each call is one
-   round trip and parks the fiber meanwhile. */
+/* work.h: what a worker process asks of the database. From a fiber of a thread with td_connections_join; each call is
+   one round trip and parks the fiber meanwhile. */
 #ifndef TD_WORK_H
 #define TD_WORK_H
 
@@ -76,6 +76,8 @@ typedef struct td_pulse {
     bool alive;         /* false: it was taken for dead */
     int64_t reload;     /* a reload that was asked for and that this process has not answered; 0: none */
     char reload_to[65]; /* to the code of this hash; "": to what the files hold now */
+    int64_t inquiry;    /* somebody wants to know what the running jobs do; 0: nobody */
+    bool traces;        /* with tracebacks */
 } td_pulse;
 
 /* td_work_heartbeat says that the process is alive, and gives back the jobs of those that are not. */
@@ -98,6 +100,9 @@ typedef struct td_running_code {
  */
 int td_work_reloaded(int64_t process, const td_running_code *code, int64_t request, const char *queues_json,
                      tidemill_error *err) TD_MUST_CHECK;
+
+/* td_work_answer answers an inquiry with a JSON array. */
+int td_work_answer(int64_t process, int64_t inquiry, const char *jobs_json, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_work_retry makes a job that failed due now, if it can be. */
 int td_work_retry(int64_t id, tidemill_error *err) TD_MUST_CHECK;

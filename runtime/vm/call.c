@@ -90,10 +90,17 @@ static void fail_memory(td_state *state, td_result *result) {
     result->error = td_buf_take(&text);
 }
 
+static bool ends_in(const char *text, const char *end) {
+    size_t len = text ? strlen(text) : 0, end_len = strlen(end);
+    return len >= end_len && strcmp(text + len - end_len, end) == 0;
+}
+
 /* fail takes over an error: what the message handler captured, else the error object on top of the stack. */
 static void fail(td_state *state, int status, size_t refused_before, td_result *result) {
-    /* Lua takes any error with the text of its own memory error for one; the arena knows better. */
-    bool memory = status == LUA_ERRMEM && state->arena.refused != refused_before;
+    /* Lua takes any error with the text of its own memory error for one; the arena knows better. And one that was
+       caught and raised again, as assert(load(...)) does, is one still. */
+    bool refused = state->arena.refused != refused_before;
+    bool memory = refused && (status == LUA_ERRMEM || ends_in(state->error, "not enough memory"));
     if (memory && !state->capturing) {
         fail_memory(state, result);
         return;
@@ -236,6 +243,7 @@ void td_state_call(td_state *state, int task, const char *args_json, size_t args
         fail(state, status, refused, result);
     else
         judge(L, top + 2, lua_gettop(L) - top - 1, result);
+    result->decided = true;
     end(state);
     lua_settop(L, top);
     if (state->arena.refused != refused) td_state_trim(state);

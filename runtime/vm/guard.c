@@ -77,8 +77,10 @@ static int resume(lua_State *L, lua_State *co, int n, td_state *state) {
     lua_xmove(L, co, n);
     lua_State *before = state->running;
     state->running = co;
+    td_interrupt_again(state);
     int status = lua_resume(co, L, n, &results);
     state->running = before;
+    td_interrupt_again(state);
     if (status == LUA_OK || status == LUA_YIELD) {
         if (!lua_checkstack(L, results + 1)) {
             lua_pop(co, results);

@@ -102,7 +102,7 @@ static int load_tasks(lua_State *L) {
 
 /* open_scratch makes a scratch state; from then on the fiber that loads it is preempted. */
 static int open_scratch(td_load *l, tidemill_error *err) {
-    l->scratch = td_state_make(l->set, SCRATCH_MAX);
+    l->scratch = td_state_make(l->set, SCRATCH_MAX, NULL);
     if (!l->scratch) return td_error_memory(err);
     td_fiber *self = td_fiber_self();
     l->scratch->loading = true;

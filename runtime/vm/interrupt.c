@@ -2,8 +2,9 @@
 
    Both happen in a hook that fires at the next Lua instruction, when the interpreter's structures are whole. No hook is
    set while a handler runs undisturbed: armed, it makes Lua up to 2.4 times slower. A signal's handler arms it (see
-   loop/preempt.h), or td_state_stop does. Only where there will be no signals, it is always on, and looks at the clock.
- */
+   loop/preempt.h), or td_state_stop does. Only where there will be no signals, it is always on, and looks at the clock:
+   then what no hook reaches cannot be ended, such as a loop in C, in a finalizer, or in xpcall's message handler when
+   it is called for the end that a hook raises. */
 #include "private.h"
 
 #include <dlfcn.h>
@@ -45,7 +46,7 @@ static bool its_turn_is_over(td_state *state) {
 }
 
 static bool to_be_ended(const td_state *state) {
-    return state->stopping && state->calling && state->ends == state->base;
+    return state->stopping && (state->calling || state->opening) && state->ends == state->base;
 }
 
 void td_state_check(lua_State *L) {
@@ -69,8 +70,16 @@ static void arm(void *arg) {
     if (running) lua_sethook(running, on_hook, LUA_MASKCOUNT, 1);
 }
 
+void td_interrupt_again(td_state *state) {
+    if (state->stopping) arm(state);
+}
+
+void td_state_tick(td_state *state) {
+    state->ticking = true;
+}
+
 void td_interrupt_open(td_state *state) {
-    state->ticking = !td_preempt_opened();
+    if (!td_preempt_opened()) state->ticking = true;
     if (state->ticking) lua_sethook(state->L, on_hook, LUA_MASKCOUNT, TICK);
 }
 
@@ -109,7 +118,11 @@ void td_state_stop(td_state *state, td_outcome outcome, const char *reason) {
 }
 
 void td_state_trace(const td_state *state, bool torn, td_buf *b) {
-    if (!state->calling) return;
+    if (state->traceback && state->ends > state->base) { /* where it was when it was stopped */
+        td_buf_puts(b, state->traceback);
+        return;
+    }
+    if (!(state->calling || state->opening) || !state->running) return;
     if (torn) td_buf_puts(b, "(the innermost call is left out: the job was stopped in the middle of it)\n");
     td_trace_add(state->running, torn ? 1 : 0, b);
 }

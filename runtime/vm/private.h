@@ -52,6 +52,7 @@ struct td_state {
 
     /* Interruption (interrupt.c). */
     lua_State *volatile running; /* the coroutine that runs, for arming its hook */
+    bool opening;                /* handlers are being loaded */
     bool ticking;                /* the hook is always on, since no signal will arm it */
     uint64_t ticked_ns;
     bool loading;  /* it is the scratch state of a load */
@@ -59,15 +60,13 @@ struct td_state {
     td_outcome stop_outcome;
     const char *stop_reason; /* static */
 
+    bool finalizes; /* a table got a finalizer */
+    bool seeded;    /* the random numbers' seed was chosen */
+
     /* What the message handler of the current call captured, or the end by a stop: malloc'd clean text. */
     char *error, *traceback;
     bool capturing; /* in the message handler; still true afterwards when that ran out of memory */
 };
-
-/* td_state_make makes a state without its Lua part; td_state_open adds that. (Apart for tests that fail allocations.)
- */
-td_state *td_state_make(td_handlers *set, size_t memory_limit);
-int td_state_open(td_state *state, const td_module *modules, size_t modules_count, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_state_ending says whether an end was asked for since a protected call noted `entered` (td_state's ends then). */
 static inline bool td_state_ending(const td_state *state, intptr_t entered) {
@@ -88,12 +87,14 @@ void td_loader_require(lua_State *L, const td_file *file);
 
 /* td_environment_seal makes what the globals and the standard library's tables hold now what every job begins with
    [-0, +0]. td_environment_reset takes out what a job put there; raises nothing. */
-void td_environment_open(lua_State *L);
+void td_environment_open(lua_State *L, td_state *state);
 void td_environment_seal(lua_State *L);
-void td_environment_reset(lua_State *L);
+void td_environment_reset(lua_State *L, td_state *state);
 
-/* td_interrupt_open begins to tick where no signal will interrupt the state. */
+/* td_interrupt_open begins to tick where no signal will interrupt the state. td_interrupt_again has a coroutine that
+   begins or goes on end the call, too, if it is to be ended. */
 void td_interrupt_open(td_state *state);
+void td_interrupt_again(td_state *state);
 
 /* ---- What went wrong, as text ---- */
 

@@ -60,7 +60,7 @@ static void open_environment(lua_State *L, td_state *state) {
     lua_register(L, "print", l_print);
     make_end_object(L);
     td_guard_open(L, state);
-    td_environment_open(L);
+    td_environment_open(L, state);
 }
 
 /* ---- Making and ending states ---- */
@@ -108,7 +108,7 @@ static int place_error(lua_State *L) {
     return td_state_of(L) ? td_fault_place(L) : 1;
 }
 
-td_state *td_state_make(td_handlers *set, size_t memory_limit) {
+td_state *td_state_make(td_handlers *set, size_t memory_limit, _Atomic size_t *total) {
     td_state *state = calloc(1, sizeof *state);
     td_state_task *tasks = calloc(set->tasks_count + 1, sizeof *tasks);
     if (!state || !tasks) {
@@ -118,6 +118,7 @@ td_state *td_state_make(td_handlers *set, size_t memory_limit) {
     }
     for (size_t i = 0; i < set->tasks_count; i++) tasks[i] = (td_state_task){ LUA_NOREF, LUA_NOREF, LUA_NOREF };
     td_arena_init(&state->arena, memory_limit);
+    state->arena.total = total;
     td_list_init(&state->owned);
     state->set = td_handlers_ref(set);
     state->tasks = tasks;
@@ -130,6 +131,7 @@ int td_state_open(td_state *state, const td_module *modules, size_t modules_coun
     lua_State *L = state->L = lua_newstate(td_arena_alloc, &state->arena);
     if (!L) return td_error_memory(err);
     state->running = L;
+    state->opening = !state->loading;
     td_interrupt_open(state);
     lua_pushcfunction(L, place_error);
     lua_pushcfunction(L, open_state);
@@ -137,14 +139,14 @@ int td_state_open(td_state *state, const td_module *modules, size_t modules_coun
     int status = lua_pcall(L, 1, 0, 1);
     int rc = status == LUA_OK ? 0 : td_fault_load(L, status, state->set, o.file, err);
     lua_settop(L, 0);
+    state->opening = false;
     return rc;
 }
 
 int td_state_new(td_handlers *set, const td_module *modules, size_t modules_count, size_t memory_limit,
                  _Atomic size_t *total, td_state **out, tidemill_error *err) {
-    td_state *state = td_state_make(set, memory_limit);
+    td_state *state = td_state_make(set, memory_limit, total);
     if (!state) return td_error_memory(err);
-    state->arena.total = total;
     int rc = td_state_open(state, modules, modules_count, err);
     if (rc < 0)
         td_state_free(state);
@@ -182,8 +184,8 @@ static void call_unloads(td_state *state) {
 void td_state_close(td_state *state) {
     state->user = NULL;
     if (state->L) call_unloads(state);
+    state->running = NULL; /* a signal must not arm what is freed here, and finalizers run without hooks anyway */
     if (state->L) lua_close(state->L);
-    state->running = NULL;
     state->L = NULL;
 }
 
@@ -211,7 +213,13 @@ void td_state_set_limit(td_state *state, size_t limit) {
 }
 
 void td_state_ready(td_state *state) {
-    td_environment_reset(state->L);
+    td_environment_reset(state->L, state);
+}
+
+bool td_state_finalizes(td_state *state) {
+    bool finalizes = state->finalizes;
+    state->finalizes = false;
+    return finalizes;
 }
 
 void td_state_trim(td_state *state) {
@@ -251,7 +259,8 @@ void *td_state_user(const td_state *state) {
 
 int td_state_end(lua_State *L, td_outcome outcome, const char *reason, size_t reason_len, double delay_s) {
     td_state *state = td_state_of(L);
-    if (!state || !state->calling) return luaL_error(L, "no attempt is running here that could be ended");
+    if (!state || !(state->calling || state->opening))
+        return luaL_error(L, "no attempt is running here that could be ended");
     if (state->ends == state->base) { /* a <close> variable that asks for another end does not change the first */
         td_buf text = { 0 };
         if (reason) td_text_clean(&text, reason, reason_len, TD_ERROR_MAX);

@@ -35,6 +35,8 @@ static void push_array_mark(lua_State *L) {
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &array_key) == LUA_TTABLE) return;
     lua_pop(L, 1);
     luaL_newmetatable(L, ARRAY_NAME);
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable"); /* all arrays share it */
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &array_key);
 }

@@ -94,6 +94,11 @@ typedef struct td_state td_state;
    not NULL: any number of states of any threads may share one. */
 int td_state_new(td_handlers *set, const td_module *modules, size_t modules_count, size_t memory_limit,
                  _Atomic size_t *total, td_state **state, tidemill_error *err) TD_MUST_CHECK;
+/* The two halves of td_state_new, for who runs the second where it can be interrupted: td_state_make makes a state that
+   has no Lua yet (NULL without memory), td_state_open adds that, and runs the handlers' top level. After an error of
+   it, the state is to be freed. */
+td_state *td_state_make(td_handlers *set, size_t memory_limit, _Atomic size_t *total) TD_MUST_CHECK;
+int td_state_open(td_state *state, const td_module *modules, size_t modules_count, tidemill_error *err) TD_MUST_CHECK;
 /* td_state_ready takes out what the last job left in the globals and the standard library's tables: to be called before
    each job. */
 void td_state_ready(td_state *state);
@@ -112,6 +117,9 @@ void td_state_set_limit(td_state *state, size_t limit);
 /* td_state_trim collects all garbage and gives what is free back to the system: for an idle state that a job has left
    with much more mapped than a new one has. A call that met the memory limit has done so by itself. */
 void td_state_trim(td_state *state);
+/* td_state_finalizes says whether a table has got a finalizer (__gc) since it was last asked. One that is still to run
+   would run in the time of a later job. */
+bool td_state_finalizes(td_state *state);
 const td_handlers *td_state_handlers(const td_state *state);
 /* td_state_of returns the state that L belongs to; NULL when L is not one of ours (a plain lua5.4). */
 td_state *td_state_of(lua_State *L);
@@ -155,6 +163,7 @@ typedef struct td_result {
     char *result;    /* JSON, at most 64 KiB */
     char *warning;   /* something to log: a result not kept, a second value ignored */
     double delay_s;  /* of a snooze; or of a retry by the task's backoff(attempt); below 0: not given */
+    bool decided;    /* outcome and error are known; what may follow is only the backoff */
     bool permanent;  /* TD_DISCARDED by us: arguments that do not fit the declaration */
 } td_result;
 void td_result_free(td_result *result);
@@ -169,20 +178,22 @@ void td_state_call(td_state *state, int task, const char *args_json, size_t args
 /* ---- Interrupting ---- */
 
 /* td_state_preempt tells how a fiber that runs a state is interrupted: td_fiber_set_preempt(fiber, preempt, state).
-   Where no signals come (td_preempt_opened is false when the state is made), a state gives way by itself, at a cost. */
+   Where no signals come (td_preempt_opened is false when the state is opened, or td_state_tick was called before), a
+   state gives way by itself, at a cost. */
 void td_state_preempt(td_preempt *preempt);
+void td_state_tick(td_state *state);
 
-/* td_state_stop has the running call end as outcome says, with reason (static, may be NULL) as its error and a
-   traceback of where it was, at the next Lua instruction. As after td_state_end, a pcall does not stop that. From the
-   loop, while the state's fiber does not run. A call that ends by itself before is not changed. */
+/* td_state_stop has the running call, or td_state_open, end as outcome says, with reason (static, may be NULL) as its
+   error and a traceback of where it was, at the next Lua instruction. As after td_state_end, a pcall does not stop
+   that. From the loop, while the state's fiber does not run. A call that ends by itself before is not changed. */
 void td_state_stop(td_state *state, td_outcome outcome, const char *reason);
 
 /* td_state_check raises the end of a call that is being stopped, for a C function whose wait was cut short by that:
    then the first thing to run is the handler's own <close> variable. Returns where none is. */
 void td_state_check(lua_State *L);
 
-/* td_state_trace appends where the running call is. From the loop, while the state's fiber does not run; torn (see
-   td_fiber_torn): the innermost function is left out, since it may be half called. */
+/* td_state_trace appends where the running call, or the loading of the handlers, is. From the loop, while the state's
+   fiber does not run; torn (see td_fiber_torn): the innermost function is left out, since it may be half called. */
 void td_state_trace(const td_state *state, bool torn, td_buf *b);
 
 /* td_state_end is what ctx:snooze, ctx:cancel and ctx:discard do: it sets how the attempt ends and unwinds the handler.

@@ -82,14 +82,16 @@ begin
         perform tidemill.refuse('args', format('an object of %s bytes', octet_length(written)),
             format('at most %s bytes', max_bytes));
     end if;
-    -- The two walks through all values are worth it only where brackets or digits are many.
-    if octet_length(written) - octet_length(translate(written, '{[', '')) > 100
-        and jsonb_path_exists(args, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') then
-        perform tidemill.refuse('args', 'an object nested deeper than 100 levels', 'at most 100 levels');
-    end if;
-    if octet_length(written) > 308 and written ~ '[0-9]{255}' and jsonb_path_exists(args,
-        'strict $.** ? (@.type() == "number" && (@ > 1.797693134862315807e308 || @ < -1.797693134862315807e308))') then
-        perform tidemill.refuse('args', 'a number beyond the range of a double', 'it as a string');
+    -- What follows walks through all values, so only where so many brackets or digits are.
+    if octet_length(written) > 200 then
+        if octet_length(written) - octet_length(translate(written, '{[', '')) > 100
+            and jsonb_path_exists(args, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') then
+            perform tidemill.refuse('args', 'an object nested deeper than 100 levels', 'at most 100 levels');
+        end if;
+        if written ~ '[0-9]{255}' and jsonb_path_exists(args, 'strict $.** ? (@.type() == "number"
+            && (@ > 1.797693134862315807e308 || @ < -1.797693134862315807e308))') then
+            perform tidemill.refuse('args', 'a number beyond the range of a double', 'it as a string');
+        end if;
     end if;
     if declared is null then return; end if;
     for arg in select * from jsonb_to_recordset(declared) as a(name text, type text, optional boolean) loop

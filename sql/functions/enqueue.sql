@@ -16,7 +16,8 @@ end $$;
 -- take_key: makes new_job the job that stands for a key, or returns the one that does. Waits for another caller's open
 -- transaction on the same key. A window counts from the standing job's enqueue, whatever became of it; without one the
 -- job stands until it is over. The checks come in statements after the lock, so that each sees what was committed
--- while it waited.
+-- while it waited. Where the caller's snapshot is older than the job that stands (repeatable read, serializable), it can
+-- neither be returned nor doubled: PostgreSQL fails the call with 40001, to be tried again in a new transaction.
 create or replace function tidemill.take_key(key_hash bytea, new_job bigint, enqueued_at timestamptz, unique_for interval)
 returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

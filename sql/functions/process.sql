@@ -29,7 +29,7 @@ end $$;
 -- without a job. alive is false when the process was already taken for dead: its jobs were given back, and it must stop
 -- those it runs. Every process calls this every two seconds: it must not scan the table of jobs.
 create or replace function tidemill.heartbeat(process_id bigint) returns table (alive boolean, job bigint, lease bigint,
-    outcome text, reload bigint, reload_to text)
+    outcome text, reload bigint, reload_to text, inquiry bigint, traces boolean)
 language plpgsql set search_path = pg_catalog, pg_temp
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 #variable_conflict use_column
@@ -38,10 +38,13 @@ declare
 begin
     update tidemill.process p set heartbeat_at = clock_timestamp() where p.id = process_id and p.stopped_at is null;
     v_alive := found;
-    return query select v_alive, j.id, j.lease, r.outcome, q.id, q.to_code from (values (1)) one
+    return query select v_alive, j.id, j.lease, r.outcome, q.id, q.to_code, i.id, i.traces from (values (1)) one
         left join lateral (select n.id, n.to_code from tidemill.reload_request n
             join tidemill.process p on p.id = process_id and n.id > p.reload and n.requested_at > p.started_at
             order by n.id desc limit 1) q on true
+        left join lateral (select n.id, n.traces from tidemill.inquiry n
+            join tidemill.process p on p.id = process_id and n.id > p.inquiry
+            where n.asked_at > clock_timestamp() - interval '10 seconds' order by n.id desc limit 1) i on true
         left join (tidemill.stop_request r join tidemill.job j on j.id = r.job and j.process = process_id
             and j.lease is not null) on true;
 end $$;
@@ -61,6 +64,22 @@ create or replace function tidemill.reload(to_code text default null) returns bi
 language sql set search_path = pg_catalog, pg_temp as $$
     select pg_notify('tidemill', '');
     insert into tidemill.reload_request (to_code) values (to_code) returning id
+$$;
+
+-- inquire: asks every process what its running jobs do. Returns the inquiry's id.
+create or replace function tidemill.inquire(traces boolean) returns bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+    delete from tidemill.inquiry i where i.asked_at < clock_timestamp() - interval '1 minute';
+    select pg_notify('tidemill', '');
+    insert into tidemill.inquiry (traces) values (traces) returning id
+$$;
+
+-- answer: a process's answer to an inquiry: a JSON array.
+create or replace function tidemill.answer(process_id bigint, inquiry bigint, jobs jsonb) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+    update tidemill.process p set inquiry = answer.inquiry where p.id = process_id;
+    insert into tidemill.inquiry_answer values (process_id, inquiry, jobs)
+        on conflict (process) do update set inquiry = excluded.inquiry, jobs = excluded.jobs
 $$;
 
 -- give_back: makes jobs that a process holds available again, as lost or returned, without an attempt counted. tokens:

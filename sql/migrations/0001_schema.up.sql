@@ -42,7 +42,8 @@ create table tidemill.process (
     code text,
     degraded text,                      -- what keeps it from the code of its files; null: nothing
     refused text,                       -- why the last reload was refused, though the code that runs is well
-    reload bigint not null default 0    -- the last reload that it has answered
+    reload bigint not null default 0,   -- the last reload that it has answered
+    inquiry bigint not null default 0   -- and the last inquiry
 ) with (fillfactor = 50);
 
 -- Jobs wait in lanes: one for each queue, task and priority as given (null: not given, so the declaration in force when
@@ -163,6 +164,18 @@ create table tidemill.reload_request (
     id bigint generated always as identity primary key,
     to_code text,
     requested_at timestamptz not null default clock_timestamp()
+);
+
+-- Somebody wants to know what the running jobs do, and what each process answers. Of use for seconds only.
+create table tidemill.inquiry (
+    id bigint generated always as identity primary key,
+    traces boolean not null,
+    asked_at timestamptz not null default clock_timestamp()
+);
+create unlogged table tidemill.inquiry_answer (
+    process bigint primary key,
+    inquiry bigint not null,
+    jobs jsonb not null
 );
 
 -- Queues of which a process found nothing due, so that it waits for a notification. Enqueue notifies only while somebody

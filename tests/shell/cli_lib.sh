@@ -83,11 +83,11 @@ enqueue() { "$tidemill" enqueue --json "$@" | json 'v["id"]'; }
 # job ID EXPRESSION prints a value of a job as `jobs show --json` tells it.
 job() { "$tidemill" jobs show --json "$1" | json "$2"; }
 
-# eventually COMMAND... repeats a command until it succeeds, for 20 s at most.
+# eventually COMMAND... repeats a command until it succeeds, for 60 s at most: a busy machine takes its time.
 eventually() {
-    local end=$((SECONDS + 20))
+    local end=$((SECONDS + 60))
     until "$@" >/dev/null 2>&1; do
-        ((SECONDS < end)) || { echo "not within 20 s: $*" && return 1; }
+        ((SECONDS < end)) || { echo "not within 60 s: $*" && return 1; }
         read -rt 0.05 <> <(:) || true
     done
 }

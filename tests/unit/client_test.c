@@ -80,6 +80,16 @@ static void a_database_of_a_newer_version_is_refused_also_by_a_client_that_conne
     assert_int_equal(tidemill_enqueue(client, "newer", NULL, NULL, &job, &err), 0);
 }
 
+static void a_database_whose_migrations_were_not_recorded_counts_as_not_migrated(void **state) {
+    (void)state;
+    tidemill_client *c = NULL;
+    tidemill_error err = { 0 };
+    run_sql(watcher, "create table public.recorded as table tidemill.migration; delete from tidemill.migration");
+    int rc = tidemill_connect(database_url, &c, &err);
+    run_sql(watcher, "insert into tidemill.migration table public.recorded; drop table public.recorded");
+    assert_error(rc, &err, TIDEMILL_ESCHEMA, "the database is not migrated; run tidemill migrate up");
+}
+
 static void no_url_means_the_environment(void **state) {
     (void)state;
     static const char *const urls[] = { NULL, "" };
@@ -258,6 +268,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_database_that_cannot_be_used_is_refused),
         cmocka_unit_test(a_database_of_a_newer_version_is_refused_also_by_a_client_that_connects_anew),
+        cmocka_unit_test(a_database_whose_migrations_were_not_recorded_counts_as_not_migrated),
         cmocka_unit_test(no_url_means_the_environment),
         OWN_TEST(a_job_is_kept_or_dropped_with_the_callers_transaction),
         OWN_TEST(a_connection_without_a_transaction_is_refused),

@@ -126,15 +126,15 @@ static void a_duplicate_is_the_job_that_stands(void **state) {
     assert_int_equal(tidemill_enqueue(client, "unique", "{\"n\": 2}", &o, &job, NULL), 0);
     assert_true(job.duplicate && job.id == id);
     o.unique_key = NULL;
-    o.unique_for_ms = 2500;
+    o.unique_for_ms = 3660000;
     id = enqueued("unique", "{\"a\": 1, \"b\": 2}", &o);
-    run_sql(watcher, "update tidemill.unique_job set enqueued_at = enqueued_at - interval '1500 ms' "
+    run_sql(watcher, "update tidemill.unique_job set enqueued_at = enqueued_at - interval '1 hour' "
                      "where job = (select max(id) from tidemill.jobs)");
     const char *const args[] = { "{\"c\": 1}", "{\"b\": 2, \"a\": 1}", "{\"c\": 1}" };
     assert_int_equal(tidemill_enqueue_many(client, "unique", args, 3, &o, jobs, NULL), 0);
     assert_true(!jobs[0].duplicate && jobs[1].duplicate && jobs[2].duplicate);
     assert_true(jobs[1].id == id && jobs[2].id == jobs[0].id);
-    o.unique_for_ms = 1499;
+    o.unique_for_ms = 3599999;
     enqueued("unique", "{\"b\": 2, \"a\": 1}", &o);
 }
 
@@ -332,6 +332,7 @@ static void an_error_that_nobody_wants_is_only_the_code(void **state) {
     assert_int_equal(tidemill_enqueue(client, "", NULL, NULL, &job, NULL), TIDEMILL_EINVALID);
     assert_int_equal(tidemill_enqueue(client, "t", "{\"v\": }", NULL, &job, NULL), TIDEMILL_EINVALID);
     assert_int_equal(tidemill_enqueue(client, "t", "{\"v\": 1e400}", NULL, &job, NULL), TIDEMILL_EINVALID);
+    assert_int_equal(tidemill_enqueue(client, "t", "{\"v\": 1e400000}", NULL, &job, NULL), TIDEMILL_EINVALID);
 }
 
 /* ---- What the compiler refuses ---- */

@@ -42,7 +42,7 @@ static void close_state(td_state *state, bool drop) {
 
 /* open_with makes a state in which the n-th request and the `times` - 1 after it are refused. */
 static bool open_with(vm *t, long n, long times) {
-    td_state *state = td_state_make(t->set, 0);
+    td_state *state = td_state_make(t->set, 0, NULL);
     assert_non_null(state);
     state->arena.fail_after = n;
     state->arena.fail_times = times;

@@ -1,7 +1,8 @@
 """http_server.py: a real HTTP server for http_test.c. Usage: http_server.py DIR plain|tls
 
 It listens on a port of its own choice, written to DIR/port, and ends when its standard input does. Each request is a line
-in DIR/requests, "METHOD TARGET", and each end of a connection is one in DIR/ended. What it answers by the target's path:
+in DIR/requests, "METHOD TARGET", and each beginning and end of a connection is one in DIR/begun or DIR/ended. What it
+answers by the target's path:
   /echo           the request's first line, headers (names in lower case, sorted) and body, as text
   /size/N         N bytes of "x", with a length; /chunked/N: in chunks, without one
   /status/N       a status with a short body
@@ -124,6 +125,7 @@ async def serve_one(reader, writer):
 
 
 async def serve(reader, writer):
+    note("begun", "x")
     try:
         while await serve_one(reader, writer):
             pass

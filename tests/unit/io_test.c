@@ -7,11 +7,12 @@
 
 enum { MANY = 100 };
 
-/* The scripts' argument is a folder. show makes one text of values, without what differs from run to run. */
+/* The scripts' argument is a folder. show makes one text of values, without what differs from run to run, and without
+   the name of a function that C called, which is not known in a worker. */
 #define SHOW                                                                                                           \
     "local dir, number = ...; local function p(name) return dir .. '/' .. name end "                                   \
     "local function clean(v) return (tostring(v):gsub(dir:gsub('%p', '%%%0'), 'DIR'):gsub('0x%x+', 'ADDRESS'):gsub("   \
-    "'^.-:%d+: ', '')) end "                                                                                           \
+    "'^.-:%d+: ', ''):gsub(\"(argument #%d+ to )'.-'\", '%1it')) end "                                                 \
     "local function show(...) local out = {} for i = 1, select('#', ...) do out[i] = clean((select(i, ...))) end "     \
     "return table.concat(out, '|') end "                                                                               \
     "local function try(f, ...) return show(pcall(f, ...)) end "                                                       \

@@ -1,9 +1,10 @@
-"""mail_server.py: a real SMTP server for mail_test.c. Usage: mail_server.py DIR plain|auth|starttls|tls
+"""mail_server.py: a real SMTP server for mail_test.c. Usage: mail_server.py DIR plain|auth|starttls|starttls-auth|tls
 
 It listens on a port of its own choice, written to DIR/port, and ends when its standard input does. A message to ann@... is
 kept as DIR/ann.eml, and as DIR/ann.txt in readable form. Some local parts are special:
   refused, busy, hang, drop   as recipients: 550, 451, no answer, the connection is closed
   reject, late, lost          after the whole message: 554, no answer, the connection is closed
+  slow                        after the whole message: waits for 0.2 s, and keeps nothing
   gate...                     after the whole message: a line in DIR/here, then waits until DIR/open exists
 Each end of a connection is a line in DIR/ended: quit, or lost when there was no QUIT before.
 """
@@ -11,6 +12,7 @@ import asyncio
 import email
 import email.header
 import email.policy
+import hashlib
 import os
 import ssl
 import sys
@@ -32,11 +34,15 @@ def readable(envelope):
         lines.append("%s: %s" % (name, value))
     # The parser above puts a space between the encoded words of a long name (RFC 2047 wants none); this one does not.
     raw = email.message_from_bytes(envelope.content)
-    lines.append("long names: %s" % email.header.make_header(email.header.decode_header(raw["To"])))
+    lines.append("long names: %s" % email.header.make_header(email.header.decode_header(raw["To"] or "")))
     lines.append("defects: %s" % [d for part in message.walk() for d in part.defects])
     lines.append("longest line: %d" % max(len(line) for line in envelope.content.split(b"\r\n")))
     for part in message.walk():
-        if not part.is_multipart():
+        if part.get_filename() is not None:
+            content = part.get_payload(decode=True)
+            lines.append("%s %s: %d %s" % (part["Content-Type"], part.get_filename(), len(content),
+                                           hashlib.md5(content).hexdigest()))
+        elif not part.is_multipart():
             lines.append("%s: %r" % (part.get_content_type(), part.get_content().replace("\r\n", "\n")))
     return "\n".join(lines) + "\n"
 
@@ -74,6 +80,9 @@ class Handler:
         if name == "lost":
             server.transport.abort()
             return "250 OK"
+        if name == "slow":
+            await asyncio.sleep(0.2)
+            return "250 OK"
         if name.startswith("gate"):
             note("here", name)
             while not os.path.exists(os.path.join(folder, "open")):
@@ -109,7 +118,9 @@ def make():
     options = {"hostname": "test.example"}
     if mode == "auth":
         options.update(authenticator=authenticate, auth_required=True, auth_require_tls=False)
-    if mode == "starttls":
+    if mode == "starttls-auth":
+        options.update(authenticator=authenticate, auth_required=True)
+    if mode.startswith("starttls"):
         options.update(tls_context=certificate(), require_starttls=True)
     return Server(Handler(), **options)
 

@@ -21,21 +21,36 @@ static PGconn *watcher;
 
 typedef struct setup {
     lib *t;
-    const char *url;
-    int connections, rc;
+    td_connections *connections;
+    int rc;
     tidemill_error err;
 } setup;
 
 static void do_setup(void *arg) {
     setup *s = arg;
-    s->rc = td_query_setup(s->t->thread, s->url, s->connections, &s->err);
+    s->rc = td_connections_join(s->t->thread, s->connections, &s->err);
 }
 
-/* with_pool gives the thread its connections. */
-static void with_pool(lib *t, const char *url, int connections) {
-    setup s = { .t = t, .url = url ? url : getenv("TIDEMILL_TEST_DATABASE"), .connections = connections };
+/* join gives a thread a seat at connections. */
+static void join(lib *t, td_connections *connections) {
+    setup s = { .t = t, .connections = connections };
     lib_on_thread(t, do_setup, &s);
     assert_int_equal(s.rc, 0);
+}
+
+/* with_pool gives the thread connections of its own. */
+static void with_pool(lib *t, const char *url, int max) {
+    td_connections *connections = td_connections_new(url ? url : getenv("TIDEMILL_TEST_DATABASE"), max);
+    assert_non_null(connections);
+    join(t, connections);
+    td_connections_unref(connections);
+}
+
+/* shared_pool returns 4 connections for several threads. */
+static td_connections *shared_pool(void) {
+    td_connections *connections = td_connections_new(getenv("TIDEMILL_TEST_DATABASE"), 4);
+    assert_non_null(connections);
+    return connections;
 }
 
 /* ask returns the first field of a query's first row, as a number. */
@@ -93,7 +108,7 @@ static void values_come_back_as_their_types(void **state) {
     };
     lib *t = *state;
     char sql[200], expected[200];
-    with_pool(t, NULL, 0);
+    with_pool(t, NULL, 2);
     for (size_t i = 0; i < TD_COUNT(cases); i++) {
         snprintf(sql, sizeof sql, "select %s as v", cases[i][0]);
         snprintf(expected, sizeof expected, "1: v=%s", cases[i][1]);
@@ -127,7 +142,7 @@ static void parameters_go_in_exactly(void **state) {
     };
     lib *t = *state;
     char script[2000];
-    with_pool(t, NULL, 0);
+    with_pool(t, NULL, 2);
     for (size_t i = 0; i < TD_COUNT(cases); i++) {
         snprintf(script, sizeof script, PG "return show(pg.query('%s))", cases[i][0]);
         char *text = lib_run(t, script, "");
@@ -150,6 +165,189 @@ static void count_tells_what_was_changed(void **state) {
     ASSERT_RUN(t, PG "return show(pg.query('create index on pg_test (id)'))", "", "0: ");
     ASSERT_RUN(t, PG "return show(pg.query(''))", "", "0: ");
     PQclear(PQexec(watcher, "drop table pg_test"));
+}
+
+/* ---- Transactions ---- */
+
+/* table makes the tests' table anew. */
+static void table(void) {
+    PQclear(PQexec(watcher, "drop table if exists pg_test_tx; create table pg_test_tx (id int primary key, next int "
+                            "references pg_test_tx deferrable initially deferred)"));
+}
+
+static int rows_kept(void) {
+    return ask("select count(*) from pg_test_tx");
+}
+
+static void a_transaction_takes_effect_as_a_whole(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    table();
+    ASSERT_RUN(t,
+               PG "local a, b = pg.transaction(function(tx) tx:query('insert into pg_test_tx values (1)') "
+                  "local pid = tx:query('select pg_backend_pid() as pid')[1].pid "
+                  "tx:query('insert into pg_test_tx values ($1)', 2) "
+                  "return pid == tx:query('select pg_backend_pid() as pid')[1].pid, "
+                  "show(tx:query('select count(*) as n from pg_test_tx')) end) return tostring(a) .. b",
+               "", "true1: n=integer 2");
+    assert_int_equal(rows_kept(), 2);
+    ASSERT_RUN(t, PG "return tostring(pg.transaction(function(tx) tx:query('delete from pg_test_tx') end))", "",
+               "true");
+    assert_int_equal(rows_kept(), 0);
+    ASSERT_RUN(t, PG "return tostring(pg.transaction(function(tx) return nil end))", "", "true");
+    ASSERT_RUN(t, PG "return select('#', pg.transaction(function(tx) return 1, nil, 3 end))", "", "3");
+}
+
+static void what_fails_is_rolled_back(void **state) {
+    static const char *const cases[][2] = {
+        { "error('oops', 0)", "false oops nil nil" },
+        { "error({})", "false table nil nil" },
+        { "return nil, 'not now', 7", "true nil not now 7" },
+        { "return false", "true false nil nil" },
+        { "return false, 'x'", "true false x nil" },
+        { "tx:query('select 1/0') return 'fine'",
+          "true nil the transaction was rolled back, since a statement in it failed: division by zero 22012" },
+        { "tx:query('select 1/0') tx:query('select 1') return 'fine'",
+          "true nil the transaction was rolled back, since a statement in it failed: division by zero 22012" },
+        { "return tx:query('select 1/0')", "true nil division by zero 22012" },
+        { "error((select(2, tx:query('select 1/0'))), 0)", "false division by zero nil nil" },
+        { "tx:query('update pg_test_tx set next = 5')",
+          "true nil insert or update on table \"pg_test_tx\" violates foreign key constraint \"pg_test_tx_next_fkey\" "
+          "23503" },
+        { "local _, m, c = tx:query('commit') return nil, m, c",
+          "true nil the statement ended the transaction, which ends with its function only state" },
+        { "tx:query('rollback') return 1",
+          "true nil the transaction was rolled back, since a statement in it failed: the statement ended the "
+          "transaction, which ends with its function only state" },
+        { "return pg.query('select 1')",
+          "false tidemill.pg.query: a transaction is open; use tx:query, or end it first nil nil" },
+        { "return pg.transaction(print)",
+          "false tidemill.pg.transaction: a transaction is open; end it first nil nil" },
+        { "return tx:query('select $1', print)",
+          "true nil parameter $1: a function cannot be sent; give a string, number, boolean, table or nil invalid" },
+        { "coroutine.wrap(function() error('deep', 0) end)()", "false deep nil nil" },
+        { "coroutine.yield()", "false attempt to yield from outside a coroutine nil nil" },
+        { "tx:query('copy pg_test_tx from stdin') return 1",
+          "true nil the transaction was rolled back, since a statement in it failed: copy to or from the client is not "
+          "possible here invalid" },
+    };
+    lib *t = *state;
+    char script[2500];
+    with_pool(t, NULL, 1);
+    table();
+    for (size_t i = 0; i < TD_COUNT(cases); i++) {
+        bool commits = strstr(cases[i][0], "'commit'") != NULL;
+        snprintf(script, sizeof script,
+                 PG "local ok, a, b, c = pcall(pg.transaction, function(tx) assert(tx:query('insert into pg_test_tx "
+                    "values (1)')) %s end) if type(a) == 'table' then a = 'table' end if not ok then a = "
+                    "a:gsub('^.-:%%d+: ', '') end "
+                    "return ('%%s %%s %%s %%s'):format(ok, a, b, c)",
+                 cases[i][0]);
+        ASSERT_RUN(t, script, "", cases[i][1]);
+        assert_int_equal(rows_kept(), commits);
+        if (commits) table();
+        ASSERT_RUN(t, PG "return show(pg.query('select 1 as v'))", "", "1: v=integer 1");
+    }
+}
+
+static void a_savepoint_saves_the_rest(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    table();
+    ASSERT_RUN(t,
+               PG "local pid = pg.query('select pg_backend_pid() as pid')[1].pid "
+                  "local r = pg.transaction(function(tx) tx:query('insert into pg_test_tx values (1)') "
+                  "tx:query('savepoint a') tx:query('insert into pg_test_tx values (1)') tx:query('rollback to a') "
+                  "tx:query('insert into pg_test_tx values (2)') return 'kept' end) "
+                  "return r .. tostring(pid == pg.query('select pg_backend_pid() as pid')[1].pid)",
+               "", "kepttrue");
+    assert_int_equal(rows_kept(), 2);
+}
+
+static void options_of_a_transaction(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    ASSERT_RUN(t,
+               PG "return pg.transaction(function(tx) return tx:query('show transaction_isolation')[1]"
+                  ".transaction_isolation .. tx:query('show transaction_read_only')[1].transaction_read_only end, "
+                  "{ isolation = 'serializable', read_only = true })",
+               "", "serializableon");
+    ASSERT_RUN(t, PG "return select(2, pcall(pg.transaction, print, { isolation = 'high' }))", "",
+               "tidemill.pg.transaction: isolation: high is not allowed; give read committed, repeatable read or "
+               "serializable");
+    ASSERT_RUN(t, PG "return select(2, pcall(pg.transaction, print, { x = 1 }))", "",
+               "tidemill.pg.transaction: x: there is no such option; give isolation, or read_only = true");
+}
+
+static void nothing_of_a_transactions_session_reaches_the_next(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    ASSERT_RUN(t,
+               PG "pg.transaction(function(tx) tx:query('set statement_timeout = 12345') end) "
+                  "return show(pg.query('show statement_timeout'))",
+               "", "1: statement_timeout=string 0");
+    ASSERT_RUN(t,
+               PG "local kept pg.transaction(function(tx) kept = tx end) "
+                  "return select(2, pcall(kept.query, kept, 'select 1'))",
+               "", "tx:query: this transaction has ended");
+}
+
+static void an_ending_attempt_rolls_back(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    table();
+    /* a <close> variable of the caller's runs when the rollback is done */
+    ASSERT_RUN(t,
+               PG "local n pcall(function() local c <close> = setmetatable({}, { __close = function() "
+                  "n = pg.query('select count(*) as n from pg_test_tx')[1].n end }) "
+                  "pg.transaction(function(tx) tx:query('insert into pg_test_tx values (1)') error('x') end) end) "
+                  "return n",
+               "", "0");
+}
+
+static void a_transaction_whose_connection_is_lost(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    table();
+    static const char script[] =
+        PG "local _, m, c = pg.transaction(function(tx) tx:query('insert into pg_test_tx values (1)') "
+           "tx:query('select pg_terminate_backend(pg_backend_pid())') return tx:query('select 1') and 'fine' end) "
+           "return tostring(c) .. ': ' .. tostring(m)";
+    char *text = lib_run(t, script, "");
+    assert_non_null(strstr(text, "connect: "));
+    assert_non_null(strstr(text, "the connection was lost, and the transaction was rolled back"));
+    free(text);
+    assert_int_equal(rows_kept(), 0);
+    ASSERT_RUN(t, PG "return pg.transaction(function(tx) return tx:query('select 1 as v')[1].v end)", "", "1");
+    /* an idle connection that was closed is noticed before anything was done */
+    assert_int_equal(ask("select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = "
+                         "'tidemill' and pid <> pg_backend_pid()"),
+                     1);
+    ASSERT_RUN(t, PG "return pg.transaction(function(tx) return tx:query('select 1 as v')[1].v end)", "", "1");
+}
+
+static void a_dropped_job_rolls_back(void **state) {
+    lib *t = *state;
+    with_pool(t, NULL, 1);
+    table();
+    static const char *const stuck[] = {
+        PG "pg.transaction(function(tx) tx:query('insert into pg_test_tx values (1)') "
+           "tx:query('select pg_sleep(1000) /* tx */') end)",
+        PG "pg.transaction(function(tx) tx:query('insert into pg_test_tx values (1)') "
+           "require 'tidemill.process'.run{ 'sleep', '1000' } end)",
+    };
+    for (size_t i = 0; i < TD_COUNT(stuck); i++) {
+        job *j = job_start(t, stuck[i], "", 0);
+        EVENTUALLY(ask("select count(*) from pg_locks where relation = 'pg_test_tx'::regclass and mode = "
+                       "'RowExclusiveLock'") == 1);
+        job *waiting = job_start(t, PG "return show(pg.query('select 1 as v'))", "", 0);
+        job_drop(j);
+        job_wait(waiting);
+        assert_string_equal(waiting->text, "1: v=integer 1");
+        job_free(waiting);
+        EVENTUALLY(ask("select count(*) from pg_locks where relation = 'pg_test_tx'::regclass") == 0);
+        assert_int_equal(rows_kept(), 0);
+    }
 }
 
 /* ---- Errors ---- */
@@ -189,7 +387,7 @@ static void nothing_of_a_session_reaches_the_next_query(void **state) {
     ASSERT_RUN(
         t, PG "return show(pg.query('begin'))", "",
         "state: the statement left a transaction open, which was rolled back: each statement is a transaction of its "
-        "own here; put what belongs together into one statement or function");
+        "own here; put what belongs together into a transaction's function");
     ASSERT_RUN(t, PG "pg.query('set statement_timeout = 12345') return show(pg.query('show statement_timeout'))", "",
                "1: statement_timeout=string 0");
     ASSERT_RUN(t,
@@ -367,11 +565,131 @@ static void queries_wait_at_the_same_time_on_one_thread(void **state) {
     }
 }
 
+/* ---- One pool for all threads ---- */
+
+/* Two threads, and more jobs on each than there are connections: 4 at a time, in order, whatever their thread. */
+static void threads_share_their_connections(void **state) {
+    enum { EACH = 30 };
+    lib *t = *state, other = *t;
+    job *jobs[2 * EACH];
+    tidemill_error err;
+    assert_int_equal(td_thread_start(&other.thread, "other", &err), 0);
+    pthread_mutex_init(&other.mutex, NULL);
+    pthread_cond_init(&other.changed, NULL);
+    td_connections *shared = shared_pool();
+    join(t, shared);
+    join(&other, shared);
+    td_connections_unref(shared);
+    assert_int_equal(ask("select 1 from pg_advisory_lock(7112)"), 1);
+    for (int i = 0; i < 2 * EACH; i++) {
+        jobs[i] = job_start(i % 2 ? t : &other,
+                            PG "return pg.query('select pg_backend_pid() as pid, "
+                               "pg_advisory_xact_lock_shared(7112)')[1].pid",
+                            "", i);
+    }
+    EVENTUALLY(ask("select count(*) from pg_locks where objid = 7112 and not granted") == 4);
+    for (int i = 0; i < 4; i++) job_drop(jobs[i + 20]), jobs[i + 20] = NULL; /* waiting for a turn, or for the lock */
+    EVENTUALLY(ask("select count(*) from pg_locks where objid = 7112 and not granted") == 4);
+    assert_int_equal(ask("select 1 from pg_advisory_unlock(7112)"), 1);
+    char *pids[8] = { NULL };
+    size_t count = 0;
+    for (int i = 0; i < 2 * EACH; i++) {
+        size_t k = 0;
+        if (!jobs[i]) continue;
+        job_wait(jobs[i]);
+        assert_false(jobs[i]->raised);
+        while (k < count && strcmp(pids[k], jobs[i]->text) != 0) k++;
+        if (k == count && count < TD_COUNT(pids)) pids[count++] = strdup(jobs[i]->text);
+        job_free(jobs[i]);
+    }
+    assert_in_range(count, 1, 4);
+    while (count > 0) free(pids[--count]);
+
+    /* A thread that stops while its fibers wait leaves its turns to the other. */
+    job *stuck[8];
+    for (int i = 0; i < 8; i++)
+        stuck[i] = job_start(&other, PG "pg.query('select pg_sleep(1000) /* shared */')", "", i);
+    EVENTUALLY(ask("select count(*) from pg_stat_activity where query like '%/* shared */%' and wait_event = "
+                   "'PgSleep'") == 4);
+    job *waiting = job_start(t, PG "return show(pg.query('select 1 as v'))", "", 0);
+    td_thread_stop(other.thread);
+    other.thread = NULL;
+    job_wait(waiting);
+    assert_string_equal(waiting->text, "1: v=integer 1");
+    job_free(waiting);
+    for (int i = 0; i < 8; i++) job_free(stuck[i]);
+    pthread_mutex_destroy(&other.mutex);
+    pthread_cond_destroy(&other.changed);
+}
+
+/* Jobs come and go on three threads for a while; the turns are all there afterwards. */
+static void turns_are_not_lost_between_threads(void **state) {
+    enum { THREADS = 3, ROUNDS = 40, EACH = 6 };
+    lib *t = *state, others[THREADS];
+    tidemill_error err;
+    td_connections *shared = shared_pool();
+    for (int k = 0; k < THREADS; k++) {
+        others[k] = *t;
+        pthread_mutex_init(&others[k].mutex, NULL);
+        pthread_cond_init(&others[k].changed, NULL);
+        assert_int_equal(td_thread_start(&others[k].thread, "other", &err), 0);
+        join(&others[k], shared);
+    }
+    join(t, shared);
+    td_connections_unref(shared);
+    for (int round = 0; round < ROUNDS; round++) {
+        job *jobs[THREADS * EACH];
+        for (int i = 0; i < THREADS * EACH; i++) {
+            jobs[i] = job_start(&others[i % THREADS],
+                                PG "for i = 1, 3 do pg.query('select 1') pg.transaction(function(tx) "
+                                   "tx:query('select 2') end) end while number % 3 == 0 do pg.query('select 3') end "
+                                   "return 'done'",
+                                "", i);
+        }
+        for (int i = 0; i < THREADS * EACH; i++) {
+            if (i % 3 == 0) {
+                job_drop(jobs[i]);
+                continue;
+            }
+            job_wait(jobs[i]);
+            assert_string_equal(jobs[i]->text, "done");
+            job_free(jobs[i]);
+        }
+    }
+    for (int k = 0; k < THREADS; k++) {
+        td_thread_stop(others[k].thread);
+        pthread_mutex_destroy(&others[k].mutex);
+        pthread_cond_destroy(&others[k].changed);
+    }
+    assert_int_equal(ask("select 1 from pg_advisory_lock(7113)"), 1);
+    job *last[4];
+    for (int i = 0; i < 4; i++)
+        last[i] =
+            job_start(t, PG "return show(pg.query('select 1 as v from pg_advisory_xact_lock_shared(7113)'))", "", i);
+    EVENTUALLY(ask("select count(*) from pg_locks where objid = 7113 and not granted") == 4);
+    assert_int_equal(ask("select 1 from pg_advisory_unlock(7113)"), 1);
+    for (int i = 0; i < 4; i++) {
+        job_wait(last[i]);
+        assert_string_equal(last[i]->text, "1: v=integer 1");
+        job_free(last[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LIB_TEST(values_come_back_as_their_types),
         LIB_TEST(parameters_go_in_exactly),
         LIB_TEST(count_tells_what_was_changed),
+        LIB_TEST(a_transaction_takes_effect_as_a_whole),
+        LIB_TEST(what_fails_is_rolled_back),
+        LIB_TEST(a_savepoint_saves_the_rest),
+        LIB_TEST(options_of_a_transaction),
+        LIB_TEST(nothing_of_a_transactions_session_reaches_the_next),
+        LIB_TEST(an_ending_attempt_rolls_back),
+        LIB_TEST(a_transaction_whose_connection_is_lost),
+        LIB_TEST(a_dropped_job_rolls_back),
+        LIB_TEST(threads_share_their_connections),
+        LIB_TEST(turns_are_not_lost_between_threads),
         LIB_TEST(the_database_says_what_is_wrong),
         LIB_TEST(an_error_leaves_the_connection_in_use),
         LIB_TEST(nothing_of_a_session_reaches_the_next_query),
