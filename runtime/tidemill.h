@@ -232,8 +232,8 @@ typedef struct tidemill_statistics {
     int64_t completed, failed, dead, snoozed, cancelled, returned, lost; /* attempts that ended so, since the start */
     int64_t blocked;     /* how often a job blocked a thread that was not for that, for 0.1 s or longer, */
     int64_t written_off; /* and threads that were given up because of it */
-    int64_t running;                                                     /* jobs that run now */
-    int64_t workers;                                                     /* Lua states that exist now */
+    int64_t running;     /* jobs that run now */
+    int64_t workers;     /* Lua states that exist now */
 } tidemill_statistics;
 
 /* tidemill_runtime_statistics fills *statistics. */

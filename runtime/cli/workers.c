@@ -19,13 +19,14 @@ static const td_option options[] = {
 };
 
 static const td_column columns[] = {
-    { "JOB", true, false },    { "TASK", false, true },  { "AGE ms", true, false },      { "CPU ms", true, false },
+    { "JOB", true, false },    { "TASK", false, true },  { "AGE ms", true, false },  { "CPU ms", true, false },
     { "MEMORY", true, false }, { "STATE", false, true }, { "PROCESS", false, true },
 };
 
 static const td_shown shown[] = {
-    { "job", TD_SHOW_TEXT },          { "task", TD_SHOW_TEXT },  { "age_ms", TD_SHOW_TEXT },  { "cpu_ms", TD_SHOW_TEXT },
-    { "memory_bytes", TD_SHOW_TEXT }, { "state", TD_SHOW_TEXT }, { "process", TD_SHOW_TEXT },
+    { "job", TD_SHOW_TEXT },     { "task", TD_SHOW_TEXT },         { "age_ms", TD_SHOW_TEXT },
+    { "cpu_ms", TD_SHOW_TEXT },  { "memory_bytes", TD_SHOW_TEXT }, { "state", TD_SHOW_TEXT },
+    { "process", TD_SHOW_TEXT },
 };
 
 static bool is_waiting(const td_rows *rows) {
@@ -82,9 +83,10 @@ const td_command td_command_workers = {
     .name = "workers",
     .summary = "shows what the running jobs do, on every process",
     .usage = "",
-    .about = "Asks every worker process what its jobs do at this moment: how long each has run, the processor time and "
-             "memory it took, whether it runs or what it waits for, and with --traces where in its code it is. Nothing is "
-             "stopped for that.",
+    .about =
+        "Asks every worker process what its jobs do at this moment: how long each has run, the processor time and "
+        "memory it took, whether it runs or what it waits for, and with --traces where in its code it is. Nothing is "
+        "stopped for that.",
     .examples = "tidemill workers\n"
                 "tidemill workers --traces\n",
     .options = options,
