@@ -11,13 +11,14 @@
 
 enum { TIDY_MS = 5000 };
 #define FAREWELL_NS UINT64_C(1000000000)
+#define START_NS    UINT64_C(1000000)
 
 static void start_jobs(void *arg);
 
 /* start_soon has jobs that wait looked at again. */
 static void start_soon(td_executor *x) {
-    if (x->orphaned || td_list_empty(&x->waiting)) return;
-    (void)!td_thread_post(x->thread, start_jobs, x); /* else on_tidy does it */
+    if (x->orphaned || x->starting || td_list_empty(&x->waiting)) return;
+    x->starting = td_thread_post(x->thread, start_jobs, x) == 0; /* else on_tidy does it */
 }
 
 void td_executor_release(td_executor *x, td_job *job) {
@@ -134,12 +135,20 @@ static bool is_full(const td_executor *x) {
     return !td_list_empty(&x->jobs) && (x->config.exclusive || needs_memory(x));
 }
 
-/* start_waiting starts the jobs that can be. Where others wait for memory, idle workers give theirs back. */
+/* start_waiting starts the jobs that can be, each at once and until it waits: so that short ones all run on the worker
+   that is warm. It does so for a short time, and goes on in the next turn of the loop. Where jobs wait for memory, idle
+   workers give theirs back. */
 static void start_waiting(td_executor *x) {
     td_list *node;
     tidemill_error err;
+    uint64_t until_ns = td_now_ns() + START_NS;
     if (x->disowned || atomic_load(&x->orphaned)) return;
-    while (!td_list_empty(&x->waiting) && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+    while (!td_list_empty(&x->waiting) && !is_full(x)) {
+        if (td_now_ns() >= until_ns) {
+            start_soon(x);
+            return;
+        }
+        node = td_list_shift(&x->waiting);
         td_job *job = td_container(node, td_job, link);
         job->task = td_handlers_find(x->handlers, job->claimed.task);
         if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
@@ -158,6 +167,7 @@ static size_t move_all(td_list *to, td_list *from) {
 
 static void start_jobs(void *arg) {
     td_executor *x = arg;
+    x->starting = false;
     pthread_mutex_lock(&x->mutex);
     move_all(&x->waiting, &x->arriving);
     pthread_mutex_unlock(&x->mutex);
