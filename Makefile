@@ -64,6 +64,14 @@ demo: $(PRODUCTS) $(BUILD)/demo/enqueue_demo $(BUILD)/deps-test.stamp
 test: all $(TEST_PRODUCTS) $(BUILD)/deps-test.stamp
 	@tests/support/run $(SUITES)
 
+## reload-soak    1,000 reloads under load, and 100 broken ones of each kind: some 20 minutes
+reload-soak: all
+	@TIDEMILL_RELOADS=1000 SUITE_SECONDS=7200 tests/support/run spec/reload_load_spec.lua
+
+## bench-reload   how soon the next job runs what was saved, with 1,000 workers, and what that costs the others
+bench-reload: all
+	@tests/support/run tests/bench/reload_bench.lua
+
 ## deps       install the Debian packages that all of these need
 deps: $(BUILD)/deps-build.stamp $(BUILD)/deps-test.stamp $(BUILD)/deps-lint.stamp
 
@@ -186,6 +194,6 @@ include tests/bench/engine.mk
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all demo test deps lint format install uninstall clean help
+.PHONY: all demo test reload-soak bench-reload deps lint format install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -184,6 +184,7 @@ typedef struct tidemill_config {
     int64_t grace_ms;         /* how long a stop lets running jobs end. Initially 25,000. */
     bool reload;              /* load the handlers anew when their files change */
     bool rerun;               /* after a reload, the last job that failed runs again: for development */
+    int64_t load_max_ms;      /* how long the handlers may take to load, 1 to 600,000. Initially 10,000. */
     bool keep_logs;           /* keep what completed attempts logged, too, in tidemill.attempts */
     int blocking_threads;     /* threads for tasks that declare blocking, made as needed, 1 to 1000; 0: 32 */
     int64_t memory_max_mb;    /* while the workers hold so many MiB, further jobs wait; 0: no bound */
@@ -198,7 +199,7 @@ typedef struct tidemill_config {
 } tidemill_config;
 
 #define TIDEMILL_CONFIG                                                                                                \
-    { NULL, NULL, NULL, 0, 0, 25000, false, false, false, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
+    { NULL, NULL, NULL, 0, 0, 25000, false, false, 10000, false, 0, 0, false, NULL, TIDEMILL_INFO, NULL, NULL }
 
 /* tidemill_runtime_start loads the handlers, reaches the database, publishes the tasks and starts working. It returns
    when jobs are being claimed, or says why not; then nothing is left running. *runtime is the caller's, to be ended
@@ -208,10 +209,13 @@ TIDEMILL_API int tidemill_runtime_start(const tidemill_config *config, tidemill_
                                         tidemill_error *error) TIDEMILL_MUST_CHECK;
 
 /* tidemill_runtime_reload loads the handlers anew, all or nothing: when it returns 0, every attempt that starts runs
-   the new code, and those that run end on the old; else the former code goes on. Blocks meanwhile, at most for some 10
-   s of loading and as long as the database takes. From any thread. Errors: HANDLER (file, line and reason), IO, MEMORY,
-   STATE (the runtime is being stopped). */
+   code that was read after the call, and those that run end on theirs; else the former code goes on. Blocks meanwhile,
+   at most for the time that loading may take (config.load_max_ms) and as long as the database takes. From any thread.
+   Errors: HANDLER (file, line and reason), IO, MEMORY, STATE (the runtime is being stopped). */
 TIDEMILL_API int tidemill_runtime_reload(tidemill_runtime *runtime, tidemill_error *error) TIDEMILL_MUST_CHECK;
+
+/* tidemill_runtime_ask_reload asks for the same and returns at once. What comes of it is logged. Error: MEMORY. */
+TIDEMILL_API int tidemill_runtime_ask_reload(tidemill_runtime *runtime, tidemill_error *error) TIDEMILL_MUST_CHECK;
 
 /* tidemill_check loads the handlers in dir as a runtime would, without a database. *tasks (may be NULL) is their
    number. Blocks, at most for some 10 s. Errors: as tidemill_runtime_reload, INVALID. */

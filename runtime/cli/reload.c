@@ -64,12 +64,21 @@ static int report(td_cli *cli, const td_read *read, const td_rows *rows) {
     return code != TD_EXIT_OK ? code : bad ? TD_EXIT_FAILED : TD_EXIT_OK;
 }
 
+/* is_hash says whether a text is a hash, or the beginning of one. */
+static bool is_hash(const char *text) {
+    size_t len = strspn(text, "0123456789abcdef");
+    return len >= 4 && len <= 12 && !text[len];
+}
+
 static int run(td_cli *cli) {
     const reload_values *v = cli->values;
     td_read *read = NULL;
     td_rows *asked = NULL, *rows = NULL;
     tidemill_error err;
     int code = TD_EXIT_FAILED;
+    if (v->to && !is_hash(v->to))
+        return td_cli_usage(cli, "--to: %s is not the hash of code; give 4 to 12 of its digits, as jobs show has them",
+                            v->to);
     int rc = td_read_open(td_cli_database(cli), &read, &err);
     if (rc == 0) rc = td_read_rows(read, "cli_reload", &v->to, 1, &asked, &err);
     if (rc == 0) {

@@ -91,6 +91,7 @@ static tidemill_config configure(td_serve *worker, const char *database) {
     if (v->blocking_threads != TIDEMILL_UNSET) config.blocking_threads = (int)v->blocking_threads;
     config.reload = !v->no_reload;
     config.rerun = v->rerun;
+    if (v->load_max_ms != TIDEMILL_UNSET) config.load_max_ms = v->load_max_ms;
     config.keep_logs = v->keep_logs;
     config.signals = true;
     config.name = v->name;
@@ -104,8 +105,8 @@ static tidemill_config configure(td_serve *worker, const char *database) {
 static void reload(td_serve *worker, tidemill_runtime *runtime) {
     tidemill_error err;
     td_signals_reload_taken(worker->signals);
-    if (tidemill_runtime_reload(runtime, &err) == 0)
-        td_logf(&worker->log, TIDEMILL_INFO, "SIGHUP: the handlers are as in their files");
+    if (tidemill_runtime_ask_reload(runtime, &err))
+        td_logf(&worker->log, TIDEMILL_ERROR, "SIGHUP: the handlers are not reloaded: %s", err.message);
 }
 
 /* wait_for_stop waits until a stop is asked for, or `also` is readable, and reloads when that is asked for. */

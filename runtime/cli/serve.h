@@ -13,7 +13,7 @@ typedef struct td_serve_values {
     const char *handlers, *log_format, *log_level, *name;
     td_texts queues;
     bool no_reload, rerun, keep_logs;
-    int64_t threads, blocking_threads, grace_ms, memory_max_mb;
+    int64_t threads, blocking_threads, grace_ms, memory_max_mb, load_max_ms;
 } td_serve_values;
 
 /* The rows of the worker's options, for a command's table. */
@@ -36,6 +36,8 @@ typedef struct td_serve_values {
                 "keep what completed attempts logged, too; else only those that did not complete"),                   \
     TD_OPT_FLAG("no-reload", td_serve_values, no_reload,                                                               \
                 "do not load the handlers anew when their files change; SIGHUP and `tidemill reload` still do"),       \
+    TD_OPT(DURATION, "load-max", "SECONDS", td_serve_values, load_max_ms,                                              \
+           "how long the handlers may take to load; default 10"),                                                      \
     TD_OPT(TEXT, "name", "NAME", td_serve_values, name,                                                                \
            "this process's name, shown as attempted_by; default its host and process id"),                             \
     TD_OPT_CHOICE("log-level", "LEVEL", td_serve_values, log_level, td_logger_levels,                                  \

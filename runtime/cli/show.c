@@ -64,6 +64,7 @@ static void took(td_buf *b, const char *started, const char *finished) {
 static void print_attempt(td_cli *cli, const td_read *read, const td_rows *attempts, size_t row) {
     td_output *out = &cli->out;
     const char *outcome = td_read_get(attempts, row, "outcome"), *worker = td_read_get(attempts, row, "worker");
+    const char *generation = td_read_get(attempts, row, "generation"), *code = td_read_get(attempts, row, "code");
     const char *error = td_read_get(attempts, row, "error"), *traceback = td_read_get(attempts, row, "traceback");
     td_buf line = { 0 };
     td_buf_printf(&out->text, "\n  run %s, attempt %s: ", td_read_get(attempts, row, "run"),
@@ -75,6 +76,7 @@ static void print_attempt(td_cli *cli, const td_read *read, const td_rows *attem
     if (line.data) td_output_block(out, line.data, 4);
     td_buf_clear(&line);
     if (worker) td_buf_printf(&line, "by %s", worker);
+    if (code) td_buf_printf(&line, ", on code %s (generation %s)", code, generation);
     if (worker && line.data) td_output_block(out, line.data, 4);
     if (line.failed) out->text.failed = true;
     td_buf_free(&line);

@@ -9,16 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIDY_MS = 5000 };
+enum {
+    TIDY_MS = 5000,
+    MADE_MAX = 8,   /* workers made in one turn of the loop: then those that run have theirs */
+    CLOSED_MAX = 4, /* and closed */
+};
 #define FAREWELL_NS UINT64_C(1000000000)
 #define START_NS    UINT64_C(1000000)
 
-static void start_jobs(void *arg);
+static void start_more(void *arg);
 
-/* start_soon has jobs that wait looked at again. */
+/* start_soon has jobs that wait looked at again in the next turn of the loop: once a turn, whoever asks. */
 static void start_soon(td_executor *x) {
-    if (x->orphaned || x->starting || td_list_empty(&x->waiting)) return;
-    x->starting = td_thread_post(x->thread, start_jobs, x) == 0; /* else on_tidy does it */
+    if (x->orphaned || x->asked_for_more || td_list_empty(&x->waiting)) return;
+    x->asked_for_more = td_thread_post(x->thread, start_more, x) == 0; /* else on_tidy does it */
 }
 
 void td_executor_release(td_executor *x, td_job *job) {
@@ -40,6 +44,14 @@ void td_executor_release(td_executor *x, td_job *job) {
 void td_executor_worker_gone(td_executor *x) {
     start_soon(x);
     atomic_fetch_sub(&x->workers, 1); /* the last one: the executor may be freed from here on */
+}
+
+/* move_all moves all of a list to the end of another. Returns how many. */
+static size_t move_all(td_list *to, td_list *from) {
+    td_list *node;
+    size_t n = 0;
+    for (; (node = td_list_shift(from)) != NULL; n++) td_list_push(to, node);
+    return n;
 }
 
 /* ---- Times ---- */
@@ -99,11 +111,56 @@ static void on_timer(uv_timer_t *timer) {
     if (next != UINT64_MAX) td_executor_watch(x, next);
 }
 
+/* ---- New code ---- */
+
+static void close_stale(void *arg) {
+    td_executor *x = arg;
+    for (int i = 0; i < CLOSED_MAX && !td_list_empty(&x->stale); i++)
+        td_worker_retire(td_container(x->stale.next, td_worker, link));
+    if (!td_list_empty(&x->stale)) (void)!td_thread_post(x->thread, close_stale, x); /* else on_tidy does it */
+}
+
+/* renew has jobs that start from now on run on the set that td_executor_reload has left, if there is one. */
+static void renew(td_executor *x) {
+    pthread_mutex_lock(&x->mutex);
+    td_handlers *former = x->next ? x->handlers : NULL;
+    if (former) {
+        x->handlers = x->next;
+        x->next = NULL;
+        atomic_store(&x->generation, x->next_generation);
+    }
+    pthread_mutex_unlock(&x->mutex);
+    if (!former) return;
+    td_handlers_unref(former);
+    bool closing = !td_list_empty(&x->stale);
+    move_all(&x->stale, &x->idle);
+    if (!closing) close_stale(x);
+}
+
+static void renew_on_thread(void *arg) {
+    renew(arg);
+}
+
+int td_executor_reload(td_executor *x, td_handlers *handlers, int generation) {
+    pthread_mutex_lock(&x->mutex);
+    td_handlers *former = x->next;
+    x->next = td_handlers_ref(handlers);
+    x->next_generation = generation;
+    pthread_mutex_unlock(&x->mutex);
+    td_handlers_unref(former);
+    return td_thread_post(x->thread, renew_on_thread, x);
+}
+
+int td_executor_generation(const td_executor *x) {
+    return atomic_load(&x->generation);
+}
+
 /* ---- Jobs coming in ---- */
 
-/* retire_idle closes all idle workers. */
+/* retire_idle closes all idle workers at once. */
 static void retire_idle(td_executor *x) {
-    while (!td_list_empty(&x->idle)) td_worker_retire(td_container(x->idle.next, td_worker, link));
+    move_all(&x->stale, &x->idle);
+    while (!td_list_empty(&x->stale)) td_worker_retire(td_container(x->stale.next, td_worker, link));
 }
 
 /* refuse gives a job back that nobody can run: no attempt is counted for what is not the job's fault. */
@@ -135,39 +192,40 @@ static bool is_full(const td_executor *x) {
     return !td_list_empty(&x->jobs) && (x->config.exclusive || needs_memory(x));
 }
 
+/* start_one starts a job, or gives it back. */
+static void start_one(td_executor *x, td_job *job) {
+    tidemill_error err;
+    job->task = td_handlers_find(x->handlers, job->claimed.task);
+    if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
+    if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
+}
+
 /* start_waiting starts the jobs that can be, each at once and until it waits: so that short ones all run on the worker
-   that is warm. It does so for a short time, and goes on in the next turn of the loop. Where jobs wait for memory, idle
-   workers give theirs back. */
+   that is warm. It does so for a short time, and for a few for which a worker has to be made; the others wait for a
+   turn of the loop, so that those who run have theirs. Where jobs wait for memory, idle workers give theirs back. */
 static void start_waiting(td_executor *x) {
     td_list *node;
-    tidemill_error err;
+    int made = 0;
     uint64_t until_ns = td_now_ns() + START_NS;
+    renew(x);
     if (x->disowned || atomic_load(&x->orphaned)) return;
-    while (!td_list_empty(&x->waiting) && !is_full(x)) {
-        if (td_now_ns() >= until_ns) {
-            start_soon(x);
-            return;
-        }
-        node = td_list_shift(&x->waiting);
-        td_job *job = td_container(node, td_job, link);
-        job->task = td_handlers_find(x->handlers, job->claimed.task);
-        if (job->task < 0) td_error_set(&err, TIDEMILL_ENOT_FOUND, "the task was taken out of the handlers meanwhile");
-        if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
+    while (made < MADE_MAX && td_now_ns() < until_ns && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+        made += td_list_empty(&x->idle);
+        start_one(x, td_container(node, td_job, link));
+        renew(x);
     }
+    if (!is_full(x)) start_soon(x);
     if (!td_list_empty(&x->waiting) && needs_memory(x)) retire_idle(x);
 }
 
-/* move_all moves all of a list to the end of another. Returns how many. */
-static size_t move_all(td_list *to, td_list *from) {
-    td_list *node;
-    size_t n = 0;
-    for (; (node = td_list_shift(from)) != NULL; n++) td_list_push(to, node);
-    return n;
+static void start_more(void *arg) {
+    td_executor *x = arg;
+    x->asked_for_more = false;
+    start_waiting(x);
 }
 
 static void start_jobs(void *arg) {
     td_executor *x = arg;
-    x->starting = false;
     pthread_mutex_lock(&x->mutex);
     move_all(&x->waiting, &x->arriving);
     pthread_mutex_unlock(&x->mutex);
@@ -181,39 +239,6 @@ int td_executor_run(td_executor *x, td_list *jobs) {
     if (rc == 0) atomic_fetch_add(&x->load, move_all(&x->arriving, jobs));
     pthread_mutex_unlock(&x->mutex);
     return rc;
-}
-
-/* ---- New code ---- */
-
-typedef struct reloading {
-    td_executor *executor;
-    td_handlers *handlers;
-    int generation;
-} reloading;
-
-static void reload_on_thread(void *arg) {
-    reloading *r = arg;
-    td_executor *x = r->executor;
-    td_handlers_unref(x->handlers);
-    x->handlers = r->handlers;
-    atomic_store(&x->generation, r->generation);
-    retire_idle(x);
-    free(r);
-}
-
-int td_executor_reload(td_executor *x, td_handlers *handlers, int generation) {
-    reloading *r = malloc(sizeof *r);
-    if (!r) return TIDEMILL_EMEMORY;
-    *r = (reloading){ x, td_handlers_ref(handlers), generation };
-    int rc = td_thread_post(x->thread, reload_on_thread, r);
-    if (rc == 0) return 0;
-    td_handlers_unref(handlers);
-    free(r);
-    return rc;
-}
-
-int td_executor_generation(const td_executor *x) {
-    return atomic_load(&x->generation);
 }
 
 /* ---- Telling what goes on ---- */
@@ -347,6 +372,7 @@ static void on_tidy(uv_timer_t *timer) {
     td_executor *x = timer->data;
     uint64_t now = td_now_ns();
     start_waiting(x);
+    close_stale(x);
     while (!td_list_empty(&x->idle)) { /* the coldest is the last */
         td_worker *w = td_container(x->idle.prev, td_worker, link);
         if (now - w->idle_ns < TD_IDLE_MS * UINT64_C(1000000)) break;
@@ -374,6 +400,7 @@ static void close_on_thread(void *arg) {
 
 static void executor_destroy(td_executor *x) {
     td_handlers_unref(x->handlers);
+    td_handlers_unref(x->next);
     td_tally_unref(x->config.memory);
     pthread_mutex_destroy(&x->mutex);
     free(x);
@@ -389,7 +416,7 @@ int td_executor_start(const td_executor_config *config, td_executor **executor, 
     x->handlers = td_handlers_ref(config->handlers);
     x->generation = config->generation;
     pthread_mutex_init(&x->mutex, NULL);
-    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->jobs, &x->collecting };
+    td_list *const lists[] = { &x->arriving, &x->waiting, &x->idle, &x->stale, &x->jobs, &x->collecting };
     for (size_t i = 0; i < TD_COUNT(lists); i++) td_list_init(lists[i]);
     int rc = td_thread_start(&x->thread, config->name, err);
     if (rc == 0 && (td_thread_post(x->thread, open_on_thread, x) < 0 ||

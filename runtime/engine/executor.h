@@ -42,8 +42,10 @@ int td_executor_run(td_executor *executor, td_list *jobs) TD_MUST_CHECK;
 int td_executor_end(td_executor *executor, int64_t id, int64_t token, td_outcome outcome,
                     const char *why) TD_MUST_CHECK;
 
-/* td_executor_reload has jobs that start from now on run on another set; those that run end on theirs. From any thread.
-   td_executor_generation returns the number of the set on which jobs start. Error: MEMORY. */
+/* td_executor_reload has jobs that start from now on run on another set; those that run end on theirs. It is so when it
+   returns, but for a job that is being started; also after MEMORY, but then idle workers are not closed before the next
+   job comes. td_executor_generation returns the number of the set on which the last job started, or the next will if
+   the thread has had a turn meanwhile. From any thread. */
 int td_executor_reload(td_executor *executor, td_handlers *handlers, int generation) TD_MUST_CHECK;
 int td_executor_generation(const td_executor *executor);
 

@@ -24,8 +24,7 @@ static int enroll(td_keeper *k, tidemill_error *err) {
     k->beat_ns = sent_ns;
     k->marked = false;
     k->alone = false;
-    return td_work_reloaded(k->process, k->generation, td_handlers_hash(k->handlers), k->reload.degraded, 0,
-                            k->queues_json.data, err);
+    return td_reload_tell(k, 0, err);
 }
 
 /* stop_job ends a running job that somebody asked to stop. */
@@ -56,7 +55,7 @@ static int beat(td_keeper *k, tidemill_error *err) {
         k->beat_ns = sent_ns;
         if (k->alone) td_exchange_ask(k, NULL);
         k->alone = false;
-        if (pulse.reload && pulse.reload != k->reload.asked) {
+        if (pulse.reload > k->reload.request) {
             if (pulse.reload_to[0])
                 td_reload_to(k, pulse.reload_to, pulse.reload);
             else

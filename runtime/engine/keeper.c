@@ -42,17 +42,15 @@ void td_keeper_pause(int64_t *pause_ms) {
 
 /* ---- The mailbox ---- */
 
+static bool has_failed(const td_job *job) {
+    td_outcome outcome = job->result.outcome;
+    return outcome == TD_FAILED || outcome == TD_TIMEOUT || outcome == TD_MEMORY;
+}
+
 /* runs_again says whether the job may be due again as soon as its end is recorded: the claim in the same exchange is to
    look, and tells when it will be. */
 static bool runs_again(const td_job *job) {
-    switch (job->result.outcome) {
-    case TD_FAILED:
-    case TD_TIMEOUT:
-    case TD_MEMORY:
-        return !td_report_dies(job);
-    default:
-        return job->result.outcome == TD_SNOOZED;
-    }
+    return job->result.outcome == TD_SNOOZED || (has_failed(job) && !td_report_dies(job));
 }
 
 void td_keeper_job_ended(td_keeper *k, td_job *job) {
@@ -68,7 +66,7 @@ void td_keeper_job_ended(td_keeper *k, td_job *job) {
     atomic_fetch_sub(&k->now_running, 1);
     atomic_fetch_add(&k->outcomes[job->result.outcome], 1);
     if (td_report_dies(job)) atomic_fetch_add(&k->dead, 1);
-    if (job->result.outcome == TD_FAILED) k->failed_job = job->claimed.id;
+    if (has_failed(job)) k->failed_job = job->claimed.id;
     if (!k->stopping) return;
     if (job->result.outcome == TD_RETURNED)
         k->stopped.returned++;
@@ -235,6 +233,7 @@ static void stop_on_thread(void *arg) {
     stop_call *call = arg;
     td_keeper *k = call->keeper;
     k->stopping = true;
+    td_reload_stop(k);
     uv_timer_stop(&k->poll);
     uv_timer_stop(&k->due);
     uv_update_time(td_thread_loop(k->thread));

@@ -15,10 +15,11 @@ typedef struct td_keeper_config {
     const td_log *log;
     td_watch *watch;
     td_queues *queues;
-    bool keep_logs;   /* of completed attempts, too */
-    bool watch_files; /* reload when they change */
-    bool rerun;       /* after a reload, the last job that failed runs again */
-    td_pool **pool;   /* where the pool will be, when td_keeper_start is called */
+    bool keep_logs;      /* of completed attempts, too */
+    bool watch_files;    /* reload when they change */
+    int64_t load_max_ms; /* how long that may take */
+    bool rerun;          /* after a reload, the last job that failed runs again */
+    td_pool **pool;      /* where the pool will be, when td_keeper_start is called */
 } td_keeper_config;
 
 /* td_keeper_new makes a keeper that does nothing yet, so that executors can name it. *config is copied; what it points
@@ -38,8 +39,8 @@ void td_keeper_stuck(void *keeper, td_executor *executor, int64_t job, uint64_t 
 /* What came of a reload. */
 typedef void td_reloaded_fn(void *arg, int rc, const tidemill_error *err);
 
-/* td_keeper_reload loads the handlers anew; done (may be NULL) is called on the keeper's thread when that has failed,
-   or has been put into effect everywhere. From any thread. Error: MEMORY. */
+/* td_keeper_reload loads the handlers anew, as they are now or later; done (may be NULL) is called on the keeper's
+   thread when that has failed, or has been put into effect everywhere. From any thread. Error: MEMORY. */
 int td_keeper_reload(td_keeper *keeper, td_reloaded_fn *done, void *arg) TD_MUST_CHECK;
 
 /* td_keeper_stop claims no more, waits up to grace_ms for running jobs, ends the others, and gives them back. Blocks.

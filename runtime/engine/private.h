@@ -5,6 +5,7 @@
 #define TD_ENGINE_PRIVATE_H
 
 #include "keeper.h"
+#include "load.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,27 +22,46 @@ enum {
     TD_FAREWELL_MS = 5000, /* how long a stop tries to reach a database that is away */
 };
 
-enum { TD_HISTORY_MAX = 5, TD_WAITERS_MAX = 16 };
+enum {
+    TD_HISTORY_MAX = 5,
+    TD_WAITERS_MAX = 16,
+    TD_CODE_MAX = 65,
+    TD_REASON_MAX = sizeof((tidemill_error *)0)->message
+};
 
-/* A reload under way, and what those before have left. */
+/* A reload under way, and what those before have left. They take turns: what is asked for while one is under way is the
+   next one's, since files may have changed after they were read. */
 typedef struct td_reload {
+    /* What was asked for, and is not begun. */
+    bool wanted;
+    bool asked;           /* by somebody, not by a change of the files */
+    int64_t request;      /* the newest request of the database's that was heard of; 0: none */
+    char to[TD_CODE_MAX]; /* the code to go back to; "": load the files */
+
+    /* The turn under way. */
+    uint64_t turn; /* its number */
     uv_work_t work;
-    bool loading;      /* the work is under way */
-    bool again;        /* another one was asked for meanwhile */
+    td_loader *loader; /* NULL: nothing is being loaded */
+    bool hurried;      /* the load was cut short, since what it reads has changed again */
     bool loaded;       /* next is to be put into effect, by the heart */
     bool answer;       /* the database is to be told, by the heart */
     td_handlers *next; /* counted */
     int rc;            /* of the load */
     tidemill_error error;
     uint64_t began_ns;
-    int64_t asked;                                       /* the request of the database's that this answers; 0: none */
-    int64_t answering;                                   /* the same, of the load under way */
-    char degraded[sizeof((tidemill_error *)0)->message]; /* why the files' code is not in effect; "": it is */
-    td_handlers *history[TD_HISTORY_MAX]; /* the newest first, counted; the one in effect is among them */
+    bool loud;       /* what comes of it is logged in any case, since somebody asked for it */
+    int64_t answers; /* the request that it answers; 0: none */
+
+    /* What came of the last one. */
+    char degraded[TD_REASON_MAX]; /* why the files' code is not in effect; "": it is, or is not wanted */
+    char refused[TD_REASON_MAX];  /* why the turn was not even tried; "": it was */
+    td_handlers
+        *history[TD_HISTORY_MAX]; /* different code that ran, the newest first, counted: the first is in effect */
     struct {
         td_reloaded_fn *done;
         void *arg;
-    } waiters[TD_WAITERS_MAX]; /* told when the load after which they came is done */
+        uint64_t turn; /* told when this one is over */
+    } waiters[TD_WAITERS_MAX];
     size_t waiters_count;
 } td_reload;
 
@@ -113,11 +133,18 @@ bool td_keeper_describe(td_keeper *keeper);
 /* td_changes_fiber watches the handlers' files. */
 void td_changes_fiber(void *keeper);
 
-/* td_reload_ask has the handlers loaded anew; asked is the database's request (0: none). td_reload_to goes back to the
-   code of a hash. td_reload_beat is the heart's part: puts into effect what was loaded, and tells the database. */
-void td_reload_ask(td_keeper *keeper, int64_t asked);
-void td_reload_to(td_keeper *keeper, const char *code, int64_t asked);
+/* td_reload_changed has the handlers loaded anew, in a load that begins after the call; td_reload_ask does so because
+   somebody asked for it; request is the database's (0: none). td_reload_to goes back to the code of a hash instead.
+   td_reload_beat is the heart's part: puts into effect what was loaded, and tells the database. td_reload_stop ends a
+   load under way, and has none begin. */
+void td_reload_changed(td_keeper *keeper);
+void td_reload_ask(td_keeper *keeper, int64_t request);
+void td_reload_to(td_keeper *keeper, const char *code, int64_t request);
 int td_reload_beat(td_keeper *keeper, tidemill_error *err) TD_MUST_CHECK;
+void td_reload_stop(td_keeper *keeper);
+/* td_reload_tell tells the database which code runs and what keeps the process from newer code, and answers a request
+   (0: none). */
+int td_reload_tell(td_keeper *keeper, int64_t request, tidemill_error *err) TD_MUST_CHECK;
 void td_reload_free(td_keeper *keeper);
 
 /* td_keeper_differs logs that another process declares a task differently. arg is the keeper. */

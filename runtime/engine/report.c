@@ -53,20 +53,26 @@ void td_report_attempt(const td_log *log, const td_job *job) {
     const td_result *r = &job->result;
     tidemill_level level = level_of(job);
     if (!td_log_on(log, level) && !r->warning) return;
-    char id[24], attempt[16], duration[32];
+    char id[24], attempt[16], generation[16], duration[32];
     double ms = (double)job->wall_us / 1e3;
     snprintf(id, sizeof id, "%" PRId64, c->id);
     snprintf(attempt, sizeof attempt, "%d", c->attempt);
+    snprintf(generation, sizeof generation, "%d", job->generation);
     snprintf(duration, sizeof duration, "%.3f", ms);
-    const tidemill_field fields[] = {
+    tidemill_field fields[9] = {
         { "job", id, true },
         { "task", c->task, false },
         { "queue", c->queue, false },
         { "attempt", attempt, true },
         { "outcome", td_outcome_name(r->outcome), false },
         { "duration_ms", duration, true },
-        { "error", r->error, false },
     };
-    td_log_write(log, level, message_of(job), fields, TD_COUNT(fields) - (r->error ? 0 : 1));
+    size_t count = 6;
+    if (job->generation) { /* else it did not start */
+        fields[count++] = (tidemill_field){ "generation", generation, true };
+        fields[count++] = (tidemill_field){ "code", job->code, false };
+    }
+    if (r->error) fields[count++] = (tidemill_field){ "error", r->error, false };
+    td_log_write(log, level, message_of(job), fields, count);
     if (r->warning) td_log_write(log, TIDEMILL_WARN, r->warning, fields, 4);
 }

@@ -4,8 +4,9 @@
 
 #include "job.h"
 
-/* td_report_attempt writes one record about a job that has ended: job, task, queue, attempt, outcome, duration_ms, and
-   the error where there is one; another for what it warns of. From any thread. */
+/* td_report_attempt writes one record about a job that has ended: job, task, queue, attempt, outcome, duration_ms,
+   generation and code that it ran on, and the error where there is one; another for what it warns of. From any thread.
+ */
 void td_report_attempt(const td_log *log, const td_job *job);
 
 /* td_report_dies says whether the attempt was its job's last, and failed: it goes to the dead-letter queue. */

@@ -1,7 +1,8 @@
 /* worker.h: a worker, and the executor on whose thread it is: private to worker.c and executor.c.
 
    A worker is a Lua state and a fiber, on which all of the state's Lua runs, the handlers' top level included. It has a
-   job (which is in the executor's `jobs`), or is idle (in `idle`), or collects its garbage in between, or closes (both
+   job (which is in the executor's `jobs`), or is idle (in `idle`, or
+   `stale`), or collects its garbage in between, or closes (both
    in `collecting`, with a time by which finalizers have to be done). Its fiber parks in two places only: waiting for a
    job, and inside the handler; and is made to give way anywhere in there (loop/preempt.h).
 
@@ -54,9 +55,12 @@ struct td_executor {
     _Atomic int generation;
     td_preempt preempt;
     pthread_mutex_t mutex;
+    td_handlers *next; /* on which they are to start, counted, under the mutex; NULL: as before */
+    int next_generation;
     td_list arriving;   /* jobs handed over, under the mutex; one post is under way while there are any */
-    td_list waiting;    /* jobs for which the process has no memory now */
+    td_list waiting;    /* jobs that cannot be started now */
     td_list idle;       /* of workers, the warmest first */
+    td_list stale;      /* of idle workers of former code, which are closed a few at a time */
     td_list jobs;       /* that run */
     td_list collecting; /* of workers */
     uv_timer_t timer;
@@ -64,7 +68,7 @@ struct td_executor {
     size_t unopened;      /* workers whose states are not complete, so that what they need is not counted yet */
     uv_timer_t tidy;      /* closes what was idle for long */
     uint64_t farewell_ns; /* until when td_executor_free waits; 0: it is not being closed */
-    bool starting;        /* a post that looks at the waiting jobs is under way */
+    bool asked_for_more;  /* a post is under way that starts waiting jobs */
     bool ending;
     bool disowned;
     td_log log;            /* a copy of the configuration's, so that it can be taken away */

@@ -18,6 +18,7 @@ enum {
 };
 #define SURVEY_NS     UINT64_C(200000000)
 #define MEMORY_MAX_MB (INT64_C(1) << 30)
+#define LOAD_MAX_MS   (INT64_C(600) * 1000)
 #define GRACE_MAX_MS  (INT64_C(24) * 3600 * 1000)
 
 struct tidemill_runtime {
@@ -50,6 +51,10 @@ static int check_config(const tidemill_config *c, tidemill_error *err) {
     if (c->grace_ms < 0 || c->grace_ms > GRACE_MAX_MS) {
         return td_error_field(err, "grace_ms", "grace_ms: %lld is not allowed; give 0 to %lld (a day)",
                               (long long)c->grace_ms, (long long)GRACE_MAX_MS);
+    }
+    if (c->load_max_ms < 1 || c->load_max_ms > LOAD_MAX_MS) {
+        return td_error_field(err, "load_max_ms", "load_max_ms: %lld is not allowed; give 1 to %lld (ten minutes)",
+                              (long long)c->load_max_ms, (long long)LOAD_MAX_MS);
     }
     if (c->blocking_threads < 0 || c->blocking_threads > BLOCKING_MAX) {
         return td_error_field(err, "blocking_threads", "blocking_threads: %d is not allowed; give 1 to %d, or 0 for %d",
@@ -138,6 +143,7 @@ static int start_engine(tidemill_runtime *r, const tidemill_config *c, tidemill_
         .queues = &r->queues,
         .keep_logs = c->keep_logs,
         .watch_files = c->reload,
+        .load_max_ms = c->load_max_ms,
         .rerun = c->rerun,
         .pool = &r->pool,
     };
@@ -210,7 +216,7 @@ int tidemill_runtime_start(const tidemill_config *config, tidemill_runtime **run
         r->signals = rc == 0;
     }
     if (rc == 0) rc = td_watch_start(&r->watch, err);
-    if (rc == 0) rc = td_load_handlers(r->dir, r->watch, TD_LOAD_MAX_MS, &r->handlers, err);
+    if (rc == 0) rc = td_load_handlers(r->dir, r->watch, config->load_max_ms, &r->handlers, err);
     if (rc == 0) rc = choose_queues(r, config, err);
     if (rc == 0) rc = check_database(r, err);
     if (rc == 0) rc = start_engine(r, config, err);
@@ -265,6 +271,10 @@ int tidemill_runtime_reload(tidemill_runtime *r, tidemill_error *err) {
     }
     uv_sem_destroy(&w.done);
     return rc;
+}
+
+int tidemill_runtime_ask_reload(tidemill_runtime *r, tidemill_error *err) {
+    return td_keeper_reload(r->keeper, NULL, NULL) < 0 ? td_error_memory(err) : 0;
 }
 
 int tidemill_check(const char *dir, size_t *tasks, tidemill_error *err) {

@@ -216,16 +216,21 @@ int td_work_heartbeat(int64_t process, td_pulse *pulse, tidemill_error *err) {
     return 0;
 }
 
-int td_work_reloaded(int64_t process, int generation, const char *code, const char *degraded, int64_t reload,
-                     const char *queues_json, tidemill_error *err) {
+int td_work_reloaded(int64_t process, const td_running_code *code, int64_t request, const char *queues_json,
+                     tidemill_error *err) {
     PGresult *result = NULL;
-    char id[24], number[16], asked[24];
+    char id[24], number[16], answers[24];
     snprintf(id, sizeof id, "%" PRId64, process);
-    snprintf(number, sizeof number, "%d", generation);
-    snprintf(asked, sizeof asked, "%" PRId64, reload);
-    const char *params[] = { id,         number, code, degraded && *degraded ? degraded : NULL, reload ? asked : NULL,
+    snprintf(number, sizeof number, "%d", code->generation);
+    snprintf(answers, sizeof answers, "%" PRId64, request);
+    const char *params[] = { id,
+                             number,
+                             code->hash,
+                             *code->degraded ? code->degraded : NULL,
+                             *code->refused ? code->refused : NULL,
+                             request ? answers : NULL,
                              queues_json };
-    int rc = td_query_exec(td_sql_text("statements/process_reloaded.sql"), 6, params, &result, err);
+    int rc = td_query_exec(td_sql_text("statements/process_reloaded.sql"), TD_COUNT(params), params, &result, err);
     if (rc == 0) PQclear(result);
     return rc;
 }

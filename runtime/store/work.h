@@ -87,10 +87,19 @@ int td_work_heartbeat(int64_t process, td_pulse *pulse, tidemill_error *err) TD_
 int td_work_publish(int64_t process, const char *tasks_json, void (*differing)(void *arg, const char *task), void *arg,
                     tidemill_error *err) TD_MUST_CHECK;
 
-/* td_work_reloaded tells which code a process runs and which queues it serves; what keeps it from newer code ("" or
-   NULL: nothing); and which reload that answers (0: none). */
-int td_work_reloaded(int64_t process, int generation, const char *code, const char *degraded, int64_t reload,
-                     const char *queues_json, tidemill_error *err) TD_MUST_CHECK;
+/* Which code a process runs. */
+typedef struct td_running_code {
+    int generation;
+    const char *hash;
+    const char *degraded; /* what keeps it from the files' code; "": nothing */
+    const char *refused;  /* why the last request was not tried; "": it was */
+} td_running_code;
+
+/* td_work_reloaded tells which code a process runs and which queues it serves, and which request that answers (0:
+ * none).
+ */
+int td_work_reloaded(int64_t process, const td_running_code *code, int64_t request, const char *queues_json,
+                     tidemill_error *err) TD_MUST_CHECK;
 
 /* td_work_answer answers an inquiry with a JSON array. */
 int td_work_answer(int64_t process, int64_t inquiry, const char *jobs_json, tidemill_error *err) TD_MUST_CHECK;

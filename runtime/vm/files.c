@@ -169,10 +169,13 @@ static uint64_t hash_bytes(uint64_t hash, const char *data, size_t len) {
     return hash;
 }
 
+#define HASH_EMPTY 0xcbf29ce484222325u
+
 static void hash_all(td_files *files) {
-    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t hash = HASH_EMPTY;
     for (size_t i = 0; i < files->count; i++) {
-        const td_file *f = &files->list[i];
+        td_file *f = &files->list[i];
+        f->hash = hash_bytes(HASH_EMPTY, f->text, f->text_len);
         hash = hash_bytes(hash, f->path, strlen(f->path) + 1);
         hash = hash_bytes(hash, (const char *)&f->text_len, sizeof f->text_len);
         hash = hash_bytes(hash, f->text, f->text_len);

@@ -8,7 +8,8 @@ typedef struct td_file {
     char *chunk;      /* the name Lua knows it by: "@" and path */
     const char *path; /* relative to the directory: "lib/mailer.lua" */
     bool handler;     /* lies in the directory itself, not in a folder of it */
-    char *text;       /* the source; freed once compiled */
+    uint64_t hash;    /* of the source */
+    char *text;       /* which is freed once compiled */
     size_t text_len;
     char *code; /* precompiled by us, with debug information */
     size_t code_len;

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Memory of the scratch state in which the modules are run to read their declarations. */
-enum { SCRATCH_MAX = 256 << 20 };
+/* Memory of a scratch state: as much as a worker's state has, so that what loads here loads there. */
+enum { SCRATCH_MAX = 64 << 20 };
 
 struct td_load {
     td_handlers *set;
@@ -100,13 +100,9 @@ static int load_tasks(lua_State *L) {
     return 0;
 }
 
-/* open_scratch makes the scratch state; from then on the fiber that loads it is preempted. */
+/* open_scratch makes a scratch state; from then on the fiber that loads it is preempted. */
 static int open_scratch(td_load *l, tidemill_error *err) {
-    td_handlers *set = l->set;
-    size_t handlers = 0;
-    for (size_t i = 0; i < set->files.count; i++) handlers += set->files.list[i].handler;
-    set->tasks = calloc(handlers + 1, sizeof *set->tasks);
-    l->scratch = set->tasks ? td_state_make(set, SCRATCH_MAX, NULL) : NULL;
+    l->scratch = td_state_make(l->set, SCRATCH_MAX, NULL);
     if (!l->scratch) return td_error_memory(err);
     td_fiber *self = td_fiber_self();
     l->scratch->loading = true;
@@ -126,7 +122,11 @@ static void close_scratch(td_load *l) {
 
 /* run_scratch loads the tasks in a scratch state. */
 static int run_scratch(td_load *l, tidemill_error *err) {
-    int rc = open_scratch(l, err);
+    td_handlers *set = l->set;
+    size_t handlers = 0;
+    for (size_t i = 0; i < set->files.count; i++) handlers += set->files.list[i].handler;
+    set->tasks = calloc(handlers + 1, sizeof *set->tasks);
+    int rc = set->tasks ? open_scratch(l, err) : td_error_memory(err);
     if (rc == 0) {
         lua_State *L = l->scratch->L;
         l->err = err;
@@ -136,6 +136,15 @@ static int run_scratch(td_load *l, tidemill_error *err) {
         int status = lua_pcall(L, 1, 0, 1);
         rc = status == LUA_OK ? l->rc : td_fault_load(L, status, l->set, l->file, err);
     }
+    if (l->scratch) close_scratch(l);
+    return rc;
+}
+
+/* try_state makes and ends one state as a worker's is, with the tasks in their order: what depends on who loads first,
+   or works once only, is found here and not by jobs. */
+static int try_state(td_load *l, tidemill_error *err) {
+    l->file = NULL;
+    int rc = open_scratch(l, err);
     if (l->scratch) close_scratch(l);
     return rc;
 }
@@ -175,6 +184,7 @@ int td_load_run(td_load *load, tidemill_error *err) {
     if (rc == 0) rc = td_files_compile(&set->files, set->dir, err);
     if (rc == 0) rc = run_scratch(load, err);
     if (rc == 0) rc = sort_tasks(set, err);
+    if (rc == 0) rc = try_state(load, err);
     return rc;
 }
 
@@ -242,6 +252,23 @@ int td_handlers_find(const td_handlers *set, const char *task) {
             high = middle;
     }
     return -1;
+}
+
+/* say_change appends one file to the list of those that differ. */
+static void say_change(td_buf *b, const char *path, const char *how) {
+    td_buf_printf(b, "%s%s%s", b->len ? ", " : "", path, how);
+}
+
+void td_handlers_changes(const td_handlers *from, const td_handlers *to, td_buf *b) {
+    const td_files *old = &from->files, *new = &to->files;
+    for (size_t i = 0, j = 0; i < old->count || j < new->count;) {
+        int order = i == old->count ? 1 : j == new->count ? -1 : strcmp(old->list[i].path, new->list[j].path);
+        if (order < 0) say_change(b, old->list[i].path, " (gone)");
+        if (order > 0) say_change(b, new->list[j].path, " (new)");
+        if (order == 0 && old->list[i].hash != new->list[j].hash) say_change(b, new->list[j].path, "");
+        i += order <= 0;
+        j += order >= 0;
+    }
 }
 
 const char *td_handlers_hash(const td_handlers *set) {

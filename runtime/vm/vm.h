@@ -81,6 +81,9 @@ const td_task *td_handlers_task(const td_handlers *set, size_t i);
 int td_handlers_find(const td_handlers *set, const char *task);
 /* td_handlers_hash: a short hexadecimal hash of all files' names and bytes. */
 const char *td_handlers_hash(const td_handlers *set);
+/* td_handlers_changes appends which files differ between two sets: "greet.lua, lib/old.lua (gone), lib/new.lua (new)".
+ */
+void td_handlers_changes(const td_handlers *from, const td_handlers *to, td_buf *b);
 
 /* ---- States ---- */
 

@@ -56,6 +56,12 @@ return { handle = handle, name = function() return "%s" end, null = tidemill.nul
 ]]):format(body, name, declarations or ""))
 end
 
+-- within returns a folder below it, which is made if need be.
+function folder:within(name)
+    shell("mkdir -p %s/%s", self.path, name)
+    return setmetatable({ path = self.path .. "/" .. name }, folder)
+end
+
 -- delete removes a file.
 function folder:delete(name)
     assert(os.remove(self.path .. "/" .. name))
@@ -69,13 +75,13 @@ end
 
 -- The program ends when the shell does that waits for it, which ends when this process does.
 local LAUNCH = [[exec setpriv --pdeathsig KILL bash -c '
-    setpriv --pdeathsig KILL %s work --database "%s" --handlers %s --log-format json %s </dev/null >%s 2>&1 &
+    setpriv --pdeathsig KILL %s %s --database "%s" --handlers %s --log-format json %s </dev/null >%s 2>&1 &
     echo $!; wait $! 2>/dev/null; echo $?' 2>/dev/null]]
 
--- launch starts a worker and returns at once.
-function worker.launch(db, handlers, options)
+-- launch starts a worker and returns at once. command: "work", unless given.
+function worker.launch(db, handlers, options, command)
     local log = os.tmpname()
-    local pipe = assert(io.popen(LAUNCH:format(program, db.url, handlers.path, options or "", log)))
+    local pipe = assert(io.popen(LAUNCH:format(program, command or "work", db.url, handlers.path, options or "", log)))
     local self = setmetatable({ pipe = pipe, pid = assert(pipe:read "n"), path = log, records = {} }, worker)
     self.log = assert(io.open(log))
     running[self] = true

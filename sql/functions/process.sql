@@ -49,13 +49,14 @@ begin
             and j.lease is not null) on true;
 end $$;
 
--- reloaded: notes which code a process runs, what keeps it from newer code, which reload it answers (null: none), and which
--- queues it serves.
-create or replace function tidemill.reloaded(process_id bigint, generation int, code text, degraded text, reload bigint,
-    queues jsonb) returns void
+-- reloaded: notes which code a process runs, what keeps it from the code of its files, why it refused the last reload,
+-- which reload that answers (null: none), and which queues it serves.
+create or replace function tidemill.reloaded(process_id bigint, generation int, code text, degraded text, refused text,
+    reload bigint, queues jsonb) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
     update tidemill.process p set generation = reloaded.generation, code = reloaded.code, degraded = reloaded.degraded,
-        reload = coalesce(reloaded.reload, p.reload), queues = reloaded.queues where p.id = process_id
+        refused = reloaded.refused, reload = coalesce(reloaded.reload, p.reload), queues = reloaded.queues
+        where p.id = process_id
 $$;
 
 -- reload: asks every process to load its handlers anew, or to go back to the code of a hash. Returns the request's id.

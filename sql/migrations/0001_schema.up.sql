@@ -40,7 +40,8 @@ create table tidemill.process (
     stopped_at timestamptz,
     generation int not null default 1,  -- of the handlers that it runs, and the hash of their code
     code text,
-    degraded text,                      -- what keeps it from newer code; null: nothing
+    degraded text,                      -- what keeps it from the code of its files; null: nothing
+    refused text,                       -- why the last reload was refused, though the code that runs is well
     reload bigint not null default 0,   -- the last reload that it has answered
     inquiry bigint not null default 0   -- and the last inquiry
 ) with (fillfactor = 50);

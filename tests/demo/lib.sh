@@ -141,9 +141,10 @@ start_mail_server() {
     echo "$SMTP_URL" | fact mail
 }
 
-# start_worker starts `tidemill work` on the shipped handlers.
+# start_worker starts `tidemill work` on a copy of the shipped handlers.
 start_worker() {
-    local handlers=handlers
+    local handlers=$demo/handlers
+    cp -r handlers "$handlers"
     ! breaks start || handlers=$demo/no-such-folder
     export MAIL_FROM='Tidemill demo <hello@shop.example>' USERS_TABLE=shop.users
     setsid build/bin/tidemill work --handlers "$handlers" --log-format text >"$demo/worker.log" 2>&1 &
@@ -173,6 +174,6 @@ take_down() {
     [[ ! -e $demo/cluster ]] || tests/support/cluster stop "$demo/cluster" >>"$demo/cluster.log" 2>&1
     case $status in
         0 | 130 | 141 | 143) rm -rf "$demo" ;;
-        *) rm -rf "$demo/cluster" "$demo/storage" "$demo/port" "$demo/complaint" ;;
+        *) rm -rf "$demo/cluster" "$demo/storage" "$demo/handlers" "$demo/port" "$demo/complaint" ;;
     esac
 }

@@ -12,4 +12,6 @@ insert into shop.users (id, email, name) values
     ('1', 'zoe@example.com', 'Zoë & co'),
     ('2', 'ada@example.com', 'Ada'),
     ('3', 'grace@example.com', 'Grace'),
-    ('4', 'mary@example.com', 'Mary');
+    ('4', 'mary@example.com', 'Mary'),
+    ('5', 'hedy@example.com', 'Hedy'),
+    ('6', 'annie@example.com', 'Annie');

@@ -6,7 +6,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
-steps=(start mail picture duplicate rollback delayed running retry dead requeue end)
+steps=(start mail picture duplicate rollback delayed running reload retry dead requeue end)
 at_once=4
 
 export TIDEMILL_DEMO_BROKEN_SECONDS=6 # more than the longest wait (3 s, for the attempts) of a step that is not broken
