@@ -112,7 +112,7 @@ clean:
 
 ## help       list the targets
 help:
-	@sed -n 's/^## /  /p' Makefile
+	@sed -n 's/^## /  /p' $(filter-out %.d,$(MAKEFILE_LIST))
 
 # ---- The parts ----
 
@@ -189,6 +189,8 @@ $(BUILD)/layers.checked: tests/support/layers $(LIB_SRC) $(CLI_SRC) $(wildcard r
 
 $(BUILD)/symbols.checked: tests/support/symbols $(PRODUCTS)
 	@tests/support/symbols $(BUILD) && touch $@
+
+include tests/bench/engine.mk
 
 .SECONDARY:
 .DELETE_ON_ERROR:

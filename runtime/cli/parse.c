@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define DURATION_MAX_MS (100.0 * 366 * 86400 * 1000)
 #define WORKERS_DEFAULT 10
@@ -71,67 +70,8 @@ int td_parse_duration(const char *text, int64_t *ms, tidemill_error *err) {
     return 0;
 }
 
-/* digits takes exactly count digits off *text into *value. Returns false if they are not there. */
-static bool digits(const char **text, int count, int *value) {
-    *value = 0;
-    for (int i = 0; i < count; i++) {
-        char c = (*text)[i];
-        if (!isdigit((unsigned char)c)) return false;
-        *value = *value * 10 + (c - '0');
-    }
-    *text += count;
-    return true;
-}
-
-/* literal takes one character out of allowed off *text. */
-static bool literal(const char **text, const char *allowed) {
-    if (**text == '\0' || !strchr(allowed, **text)) return false;
-    (*text)++;
-    return true;
-}
-
-/* zone takes "Z", "+02:00" or "+02" off *text into seconds east of UTC. */
-static bool zone(const char **text, int *seconds) {
-    *seconds = 0;
-    if (literal(text, "Zz")) return true;
-    int sign = **text == '-' ? -1 : 1, hours, minutes = 0;
-    if (!literal(text, "+-") || !digits(text, 2, &hours)) return false;
-    if (literal(text, ":") && !digits(text, 2, &minutes)) return false;
-    *seconds = sign * (hours * 3600 + minutes * 60);
-    return hours < 24 && minutes < 60;
-}
-
-/* fraction takes ".123456" off *text, if it is there, into microseconds; further digits are dropped. */
-static bool fraction(const char **text, int *us) {
-    *us = 0;
-    if (!literal(text, ".")) return true;
-    if (!isdigit((unsigned char)**text)) return false;
-    for (int scale = 100000; isdigit((unsigned char)**text); scale /= 10) *us += (*(*text)++ - '0') * scale;
-    return true;
-}
-
-/* read_time does td_parse_time's work. Returns false for anything that is not such a time, also the 30th of February.
- */
-static bool read_time(const char *p, int64_t *us) {
-    struct tm tm = { 0 };
-    int micros, east, year, month;
-    bool ok = digits(&p, 4, &year) && literal(&p, "-") && digits(&p, 2, &month) && literal(&p, "-") &&
-              digits(&p, 2, &tm.tm_mday) && literal(&p, "Tt ") && digits(&p, 2, &tm.tm_hour) && literal(&p, ":") &&
-              digits(&p, 2, &tm.tm_min) && literal(&p, ":") && digits(&p, 2, &tm.tm_sec) && fraction(&p, &micros) &&
-              zone(&p, &east) && *p == '\0';
-    if (!ok || month < 1 || month > 12 || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60) return false;
-    tm.tm_year = year - 1900;
-    tm.tm_mon = month - 1;
-    int mday = tm.tm_mday, second = tm.tm_sec;
-    tm.tm_sec = 0; /* a leap second must not look like a day that does not exist */
-    int64_t seconds = timegm(&tm);
-    if (tm.tm_mday != mday || tm.tm_mon != month - 1) return false;
-    *us = (seconds + second - east) * 1000000 + micros;
-    return true;
-}
-
 int td_parse_time(const char *text, int64_t *us, tidemill_error *err) {
-    if (read_time(text, us)) return 0;
+    if (td_time_read(text, us)) return 0;
     return td_error_set(
         err, TIDEMILL_EINVALID,
         "%s is not a time; give one with its zone, like 2030-01-31T08:00:00Z or 2030-01-31T08:00:00+02:00",

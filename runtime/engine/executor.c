@@ -15,6 +15,7 @@ enum {
     CLOSED_MAX = 4, /* and closed */
 };
 #define FAREWELL_NS UINT64_C(1000000000)
+#define START_NS    UINT64_C(1000000)
 
 static void start_more(void *arg);
 
@@ -199,20 +200,21 @@ static void start_one(td_executor *x, td_job *job) {
     if (job->task < 0 || !td_worker_run(x, job, &err)) refuse(x, job, &err);
 }
 
-/* start_waiting starts the jobs that can be. After a few for which a worker had to be made the others wait for a turn
-   of the loop: a thousand states made at once would hold up those who run, and many jobs end so soon that the next can
-   have their worker. Where others wait for memory, idle workers give theirs back. */
+/* start_waiting starts the jobs that can be, each at once and until it waits: so that short ones all run on the worker
+   that is warm. It does so for a short time, and for a few for which a worker has to be made; the others wait for a
+   turn of the loop, so that those who run have theirs. Where jobs wait for memory, idle workers give theirs back. */
 static void start_waiting(td_executor *x) {
     td_list *node;
     int made = 0;
+    uint64_t until_ns = td_now_ns() + START_NS;
     renew(x);
     if (x->disowned || atomic_load(&x->orphaned)) return;
-    while (made < MADE_MAX && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
+    while (made < MADE_MAX && td_now_ns() < until_ns && !is_full(x) && (node = td_list_shift(&x->waiting)) != NULL) {
         made += td_list_empty(&x->idle);
         start_one(x, td_container(node, td_job, link));
         renew(x);
     }
-    if (made == MADE_MAX) start_soon(x);
+    if (!is_full(x)) start_soon(x);
     if (!td_list_empty(&x->waiting) && needs_memory(x)) retire_idle(x);
 }
 

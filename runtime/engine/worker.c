@@ -42,7 +42,8 @@ static void run_job(td_worker *w) {
 static void finish(td_worker *w) {
     td_job *job = w->job;
     job->cpu_us = (int64_t)((td_fiber_run_ns(w->fiber) - w->run_ns) / 1000);
-    job->wall_us = (int64_t)((td_now_ns() - job->started_ns) / 1000);
+    w->idle_ns = td_now_ns();
+    job->wall_us = (int64_t)((w->idle_ns - job->started_ns) / 1000);
     job->peak_bytes = (int64_t)td_state_peak(w->state);
     job->log = td_ctx_take_log(&w->ctx);
     job->worker = NULL;
@@ -140,7 +141,6 @@ static void work(void *arg) {
     while (fit) {
         fit = work_once(w);
         if (!fit) break;
-        w->idle_ns = td_now_ns();
         td_list_unshift(&w->executor->idle, &w->link);
     }
     close_worker(w);
@@ -229,6 +229,6 @@ bool td_worker_run(td_executor *x, td_job *job, tidemill_error *err) {
     td_fiber_set_tag(w->fiber, job->claimed.id);
     td_list_push(&x->jobs, &job->link);
     td_executor_watch(x, job->deadline_ns);
-    td_fiber_start(w->fiber);
+    td_fiber_run(w->fiber);
     return true;
 }

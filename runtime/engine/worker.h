@@ -77,8 +77,9 @@ struct td_executor {
     _Atomic size_t load;
 };
 
-/* td_worker_run gives a job, which is in no list, to an idle or a new worker. Returns false, with *err set, when none
-   can be made; the job is then the caller's still. */
+/* td_worker_run gives a job, which is in no list, to an idle or a new worker, and lets that run: a job that is short
+   and waits for nothing has ended afterwards. Returns false, with *err set, when no worker can be made; the job is then
+   the caller's still. On the loop. */
 bool td_worker_run(td_executor *executor, td_job *job, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_worker_stop stops a job that runs: it ends as outcome says, with why as its error (copied; NULL: none). */

@@ -70,6 +70,10 @@ void td_fiber_wake(td_fiber *fiber);
    serves timers and I/O in between. On its thread. */
 void td_fiber_start(td_fiber *fiber);
 
+/* td_fiber_run runs a fiber that is parked or new at once, until it parks, gives way or ends: what it has to do is done
+   when this returns, if it is short, and nothing has been queued. On its thread's loop, not from a fiber. */
+void td_fiber_run(td_fiber *fiber);
+
 /* td_fiber_interrupt ends the waits of a fiber (td_wait_...) with CANCELLED, the one that it is in and every later one,
    and wakes it if it is parked otherwise: td_fiber_interrupted tells why. td_fiber_restore ends that. On its thread. */
 void td_fiber_interrupt(td_fiber *fiber);

@@ -2,8 +2,9 @@
 
    Both handlers run on a loop thread, and do nothing on any other. On SIGURG the handler runs on the fiber's own stack,
    so that switching away leaves the kernel's frame there, and coming back later returns through it, which restores
-   every register. The signal is not blocked meanwhile (SA_NODEFER). On SIGSEGV the handler runs on the thread's
-   alternate stack and leaves that for good. */
+   every register. SIGURG is blocked meanwhile, so that a second one finds neither the middle of what
+   the first interrupted, in the code that arms, nor a stack full of handlers; but not while other fibers run. On
+   SIGSEGV the handler runs on the thread's alternate stack and leaves that for good. */
 #include "private.h"
 
 #include <errno.h>
@@ -61,6 +62,14 @@ static void pass_on(const struct sigaction *old, int signal, siginfo_t *info, vo
     }
 }
 
+/* let_urge_in unblocks SIGURG in a handler that is left for another fiber. */
+static void let_urge_in(void) {
+    sigset_t urge;
+    sigemptyset(&urge);
+    sigaddset(&urge, SIGURG);
+    pthread_sigmask(SIG_UNBLOCK, &urge, NULL);
+}
+
 static void on_urge(int signal, siginfo_t *info, void *context) {
     td_fiber *fiber = td_fiber_self();
     if (!td_thread_self()) {
@@ -73,14 +82,11 @@ static void on_urge(int signal, siginfo_t *info, void *context) {
     int error = errno;
     if (counter >= preempt->low && counter < preempt->high) {
         fiber->torn = true;
+        let_urge_in(); /* for the thread's other fibers; the return from here puts the mask back as it was */
         td_schedule_yield(fiber);
         fiber->torn = false;
     } else {
-        /* This may be in the middle of anything, and arming runs code in the range: the next signal must not take that
-           for a place to switch at. */
-        fiber->nopreempt++;
         preempt->arm(fiber->preempt_arg);
-        fiber->nopreempt--;
     }
     set_errno(error);
 }
@@ -103,13 +109,14 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
         return;
     }
     fiber->overflowed = true;
+    let_urge_in();
     td_switch_back(fiber); /* for good: the kernel takes the alternate stack for left */
 }
 
 /* ---- Installing ---- */
 
 static int install(tidemill_error *err) {
-    struct sigaction urge = { .sa_sigaction = on_urge, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER };
+    struct sigaction urge = { .sa_sigaction = on_urge, .sa_flags = SA_SIGINFO | SA_RESTART };
     struct sigaction fault = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
     if (sigaction(SIGURG, &urge, &old_urge) == 0) {
         if (sigaction(SIGSEGV, &fault, &old_fault) == 0) return 0;

@@ -55,8 +55,8 @@ uint64_t td_fiber_run_ns(td_fiber *fiber);
 typedef struct td_watch td_watch;
 
 /* What is called, on the watcher's thread, when a fiber has not let go of its thread for `stuck_ms` though asked, and
-   again after each further stuck_ms of the same spell; tag is the fiber's, ms is how long it has been. Not while the
-   thread only waits for a processor. */
+   again after each further stuck_ms of the same spell; tag is the fiber's, ms is how long it has been. What the thread
+   waits for a processor does not count. */
 typedef void td_stuck_fn(void *arg, int64_t tag, uint64_t ms);
 
 /* td_watch_start starts a watcher. It sleeps while no thread of its runs anything. Errors: MEMORY, IO. */

@@ -26,6 +26,12 @@ static void run_fiber(td_fiber *fiber) {
         fiber->overflow(fiber->overflow_arg);
 }
 
+void td_fiber_run(td_fiber *fiber) {
+    assert(fiber->thread == td_thread_self() && !fiber->thread->current);
+    td_list_remove(&fiber->link);
+    run_fiber(fiber);
+}
+
 /* run_queue runs the fibers of a queue that stand before the mark, each once; but begins none after until_ns. Takes the
    mark out. */
 static void run_queue(td_list *queue, td_list *mark, uint64_t until_ns) {

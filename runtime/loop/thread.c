@@ -66,6 +66,7 @@ static td_post *take_posts(td_mailbox *box, bool *stopping) {
 static bool run_posts(td_thread *thread, bool again) {
     bool stopping;
     td_post *post = take_posts(&thread->mailbox, &stopping);
+    if (post) td_switch_clock(thread);
     while (post) {
         td_post *next = post->next;
         post->fn(post->arg);

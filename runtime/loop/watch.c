@@ -56,18 +56,21 @@ static bool sleeps(const td_thread *thread) {
     return end && (end[2] == 'S' || end[2] == 'D');
 }
 
-/* is_stuck says whether a thread that has been with one fiber for so long was kept by that, rather than waiting for a
-   processor. */
-static bool is_stuck(const watched *w, uint64_t ms) {
-    return (cpu_of(w->thread) - w->cpu_ns) / NS_PER_MS >= ms / 2 || sleeps(w->thread);
-}
-
 /* computes says whether a thread has used its processor since it was last looked at: cheap, where sleeps is not. */
 static bool computes(watched *w, uint64_t now_ns) {
     uint64_t cpu_ns = cpu_of(w->thread), used_ns = cpu_ns - w->look_cpu_ns, past_ns = now_ns - w->looked_ns;
     w->look_cpu_ns = cpu_ns;
     w->looked_ns = now_ns;
     return used_ns >= past_ns / 2;
+}
+
+/* kept_ms returns for how long a thread was kept from its loop since a time: by computing, which counts as it has had a
+   processor for it, or in a system call. */
+static uint64_t kept_ms(const watched *w, uint64_t since_ns, uint64_t now_ns) {
+    uint64_t computed_ms = (w->look_cpu_ns - w->cpu_ns + w->quantum_ns) / NS_PER_MS;
+    uint64_t past_ms = (now_ns - since_ns) / NS_PER_MS;
+    if (computed_ms >= w->told_ms + w->stuck_ms || past_ms < w->told_ms + w->stuck_ms) return computed_ms;
+    return sleeps(w->thread) ? past_ms : computed_ms;
 }
 
 /* tell calls stuck when it is time to. */
@@ -77,11 +80,10 @@ static void tell(watched *w, uint64_t since_ns, uint64_t now_ns) {
         w->told_ms = 0;
         w->cpu_ns = w->look_cpu_ns;
     }
-    uint64_t ms = (now_ns - since_ns) / NS_PER_MS;
+    uint64_t ms = kept_ms(w, since_ns, now_ns);
     if (ms < w->told_ms + w->stuck_ms) return;
-    int64_t tag = atomic_load_explicit(&w->thread->run_tag, memory_order_relaxed);
     w->told_ms = ms;
-    if (is_stuck(w, ms)) w->stuck(w->arg, tag, ms);
+    w->stuck(w->arg, atomic_load_explicit(&w->thread->run_tag, memory_order_relaxed), ms);
 }
 
 /* look_at signals a thread whose fiber has run for a quantum. Returns whether it runs one. A thread that sleeps in a

@@ -100,7 +100,7 @@ static inline void engine_take(void *arg, td_job *job) {
     pthread_mutex_unlock(&e->mutex);
 }
 
-/* engine_start loads the folder and starts executors. */
+/* engine_start loads the folder and starts executors. engine_start_with: with more of a configuration. */
 static inline void engine_start_with(engine *e, int threads, td_executor_config config) {
     tidemill_error err = { 0 };
     int rc = td_handlers_load(e->dir, td_ctx_modules, td_ctx_modules_count, &e->set, &err);
@@ -115,8 +115,10 @@ static inline void engine_start_with(engine *e, int threads, td_executor_config 
     config.signals = e->signals;
     config.memory = e->memory;
     config.memory_max = e->memory_max;
-    config.ended = engine_take;
-    config.arg = e;
+    if (!config.ended) {
+        config.ended = engine_take;
+        config.arg = e;
+    }
     for (; rc == 0 && e->threads < threads; e->threads++)
         rc = td_executor_start(&config, &e->executors[e->threads], &err);
     if (rc < 0) {

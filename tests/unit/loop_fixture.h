@@ -111,7 +111,7 @@ static inline td_fiber *spawn(td_call_fn *entry, void *arg) {
     return fiber;
 }
 
-static int rig_setup(void **state) {
+static inline int rig_setup(void **state) {
     rig *r = calloc(1, sizeof *r);
     sem_init(&r->called, 0, 0);
     sem_init(&r->done, 0, 0);
@@ -126,7 +126,7 @@ static inline void rig_stop(rig *r) {
     r->thread = NULL;
 }
 
-static int rig_teardown(void **state) {
+static inline int rig_teardown(void **state) {
     rig *r = *state;
     rig_stop(r);
     for (int i = 0; i < 2; i++)
