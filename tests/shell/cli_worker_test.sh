@@ -77,7 +77,7 @@ works() {
     "$tidemill" queues --json |
         holds '{q["queue"]: q["workers"] for q in v if q["workers"]} == {"default": 3, "other": 10}'
     kill -HUP "$worker"
-    eventually grep -q SIGHUP "$scratch/work.log"
+    eventually grep -q 'nothing to reload' "$scratch/work.log"
     stop_work TERM
     # Not on a terminal, so each line is JSON.
     python3 -c '
