@@ -64,7 +64,7 @@ int td_watch_start(td_watch **watch, tidemill_error *err) TD_MUST_CHECK;
 
 /* td_watch_add has a thread watched, whose fibers may run for quantum_ms at a time; stuck may be NULL. td_watch_remove
    ends that, before the thread is stopped: when it has returned, stuck is not called any more. From any other thread.
-   Error: MEMORY. */
+   A thread is watched by one watcher in its life. Error: MEMORY. */
 int td_watch_add(td_watch *watch, td_thread *thread, uint64_t quantum_ms, uint64_t stuck_ms, td_stuck_fn *stuck,
                  void *arg) TD_MUST_CHECK;
 void td_watch_remove(td_watch *watch, td_thread *thread);

@@ -167,6 +167,9 @@ void td_preempt_thread_open(td_thread *thread);
 void td_preempt_thread_close(td_thread *thread);
 /* td_watch_awake has the watcher watch, which may be asleep. Called at each switch to a fiber. */
 void td_watch_awake(td_watch *watch);
+/* td_watch_unref lets go of a thread's watcher (NULL: none), when the thread has ended: one that was abandoned may look
+   at it for longer than it is watched. */
+void td_watch_unref(td_watch *watch);
 
 /* ---- Sleepers (sleepers.c) ---- */
 

@@ -163,6 +163,7 @@ static void wind_up(td_thread *thread) {
 
 /* thread_free frees a thread whose loop is closed. */
 static void thread_free(td_thread *thread) {
+    td_watch_unref(atomic_load(&thread->watch));
     pthread_mutex_destroy(&thread->mailbox.mutex);
     free(thread);
 }

@@ -34,6 +34,7 @@ struct td_watch {
     watched *first;
     bool stopping;
     _Atomic bool asleep;
+    atomic_uint refs; /* the owner's, and one for each thread, which looks at it until its own end */
 };
 
 /* cpu_of returns how much processor time a thread has had. */
@@ -147,12 +148,20 @@ void td_watch_awake(td_watch *watch) {
     if (atomic_load(&watch->asleep)) wake_up(watch);
 }
 
+void td_watch_unref(td_watch *watch) {
+    if (!watch || atomic_fetch_sub(&watch->refs, 1) != 1) return;
+    pthread_cond_destroy(&watch->awake);
+    pthread_mutex_destroy(&watch->mutex);
+    free(watch);
+}
+
 int td_watch_start(td_watch **out, tidemill_error *err) {
     sigset_t all, old;
     td_watch *watch = calloc(1, sizeof *watch);
     if (!watch) return td_error_memory(err);
     pthread_mutex_init(&watch->mutex, NULL);
     pthread_cond_init(&watch->awake, NULL);
+    atomic_init(&watch->refs, 1);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(&watch->os, NULL, watch_main, watch);
@@ -161,9 +170,7 @@ int td_watch_start(td_watch **out, tidemill_error *err) {
         *out = watch;
         return 0;
     }
-    pthread_cond_destroy(&watch->awake);
-    pthread_mutex_destroy(&watch->mutex);
-    free(watch);
+    td_watch_unref(watch);
     return td_error_set(err, TIDEMILL_EIO, "a thread could not be started: %s",
                         uv_strerror(uv_translate_sys_error(rc)));
 }
@@ -179,13 +186,12 @@ int td_watch_add(td_watch *watch, td_thread *thread, uint64_t quantum_ms, uint64
     w->next = watch->first;
     watch->first = w;
     pthread_mutex_unlock(&watch->mutex);
-    atomic_store(&thread->watch, watch);
+    if (atomic_exchange(&thread->watch, watch) != watch) atomic_fetch_add(&watch->refs, 1);
     wake_up(watch);
     return 0;
 }
 
 void td_watch_remove(td_watch *watch, td_thread *thread) {
-    atomic_store(&thread->watch, NULL);
     pthread_mutex_lock(&watch->mutex);
     for (watched **at = &watch->first; *at; at = &(*at)->next) {
         watched *w = *at;
@@ -209,7 +215,5 @@ void td_watch_stop(td_watch *watch) {
         watch->first = w->next;
         free(w);
     }
-    pthread_cond_destroy(&watch->awake);
-    pthread_mutex_destroy(&watch->mutex);
-    free(watch);
+    td_watch_unref(watch);
 }

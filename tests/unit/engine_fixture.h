@@ -23,17 +23,25 @@
 
 enum { ENGINE_THREADS_MAX = 8 };
 
+/* ThreadSanitizer keeps signals back. */
+#if defined(__SANITIZE_THREAD__)
+#define ENGINE_SIGNALS false
+#else
+#define ENGINE_SIGNALS true
+#endif
+
 typedef struct engine {
     char dir[64];
     td_handlers *set;
     td_watch *watch;
     td_tally *memory;
+    td_connections *connections; /* to nowhere */
     td_log log;
     td_executor *executors[ENGINE_THREADS_MAX];
     int threads;
     bool signals;
     size_t memory_max;
-    int64_t ids;
+    _Atomic int64_t ids;
     int turn; /* the executor that gets the next job */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -83,7 +91,7 @@ static inline engine *engine_new(const char *fields) {
     pthread_mutex_init(&e->mutex, NULL);
     pthread_cond_init(&e->changed, NULL);
     td_list_init(&e->ended);
-    e->signals = true;
+    e->signals = ENGINE_SIGNALS;
     e->log = (td_log){ .fn = engine_log_nowhere, .level = TIDEMILL_DEBUG };
     engine_handler(e, "run", fields, ENGINE_RUN);
     return e;
@@ -107,10 +115,11 @@ static inline void engine_start_with(engine *e, int threads, td_executor_config 
     if (rc == 0 && e->signals) rc = td_preempt_open(&err);
     if (rc == 0) rc = td_watch_start(&e->watch, &err);
     if (rc == 0) e->memory = td_tally_new();
+    if (rc == 0) e->connections = td_connections_new("", 1);
     config.name = "test-exec";
     config.handlers = e->set;
     config.log = &e->log;
-    config.database = "";
+    config.connections = e->connections;
     config.watch = e->watch;
     config.signals = e->signals;
     config.memory = e->memory;
@@ -146,9 +155,11 @@ static inline void engine_stop(engine *e) {
     e->watch = NULL;
     if (e->set && e->signals) td_preempt_close();
     td_tally_unref(e->memory);
+    td_connections_unref(e->connections);
     td_handlers_unref(e->set);
     e->set = NULL;
     e->memory = NULL;
+    e->connections = NULL;
 }
 
 static inline int engine_remove(const char *path, const struct stat *st, int kind, struct FTW *ftw) {
