@@ -89,7 +89,7 @@ local function measure(what, seconds, count)
 end
 
 describe(("%d handlers and %d workers"):format(HANDLERS, WORKERS), function()
-    it("with jobs that do nothing", function() measure("jobs that do nothing", 0, 300000) end)
+    it("with jobs that do nothing", function() measure("jobs that do nothing", 0, 600000) end)
     it("with jobs that sleep, so that there are as many states", function()
         measure("jobs that sleep 0.5 s", 0.5, 80000)
     end)
