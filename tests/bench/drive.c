@@ -101,8 +101,10 @@ static void repeat(char *out, const char *what, int n) {
 
 /* clang-format off */
 #define WORK \
-    "select kind, id from tidemill.work($1, $2, $3, $4, $5, $5, $5::jsonb[], $5::float8[], $6, $6, $6, $5, $7, $8, " \
-    "array['default'], array[1000], array['noop'], null)"
+    "select kind, id from tidemill.work(process_id => $1, ids => $2, leases => $3, outcomes => $4, errors => null, " \
+    "tracebacks => null, results => null, delays => null, cpu_us => $5, wall_us => $5, peak_bytes => $5, logs => null, " \
+    "generations => null, codes => null, spent => $6, token => $7, queues => array['default'], free => array[1000], " \
+    "tasks => array['noop'], asleep => null)"
 /* clang-format on */
 
 static void *store_lane(void *arg) {
@@ -114,20 +116,19 @@ static void *store_lane(void *arg) {
     PQclear(r);
     PQclear(checked(c, PQprepare(c, "work", WORK, 0, NULL)));
     char *ids = malloc(BATCH * 24), *leases = malloc(BATCH * 24), *outcomes = malloc(BATCH * 12),
-         *nulls = malloc(BATCH * 6), *costs = malloc(BATCH * 4);
+         *costs = malloc(BATCH * 4);
     int held = 0;
     unsigned long draw = (unsigned long)getpid() * 64 + (unsigned long)l->number;
     strcpy(ids, "{}");
     do {
         repeat(leases, held ? token : "", held);
         repeat(outcomes, "completed", held);
-        repeat(nulls, "null", held);
         repeat(costs, "10", held);
         if (held) snprintf(spent, sizeof spent, "{%s}", token);
         draw = draw * 6364136223846793005UL + 1442695040888963407UL;
         snprintf(token, sizeof token, "%lu", draw >> 2);
-        const char *params[] = { process, ids, leases, outcomes, nulls, costs, spent, token };
-        r = checked(c, PQexecPrepared(c, "work", 8, params, NULL, NULL, 0));
+        const char *params[] = { process, ids, leases, outcomes, costs, spent, token };
+        r = checked(c, PQexecPrepared(c, "work", 7, params, NULL, NULL, 0));
         int jobs = 0;
         char *p = ids;
         *p++ = '{';
