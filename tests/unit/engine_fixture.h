@@ -110,7 +110,6 @@ static inline void engine_start_with(engine *e, int threads, td_executor_config 
     config.name = "test-exec";
     config.handlers = e->set;
     config.log = &e->log;
-    config.database = "";
     config.watch = e->watch;
     config.signals = e->signals;
     config.memory = e->memory;
