@@ -144,7 +144,7 @@ start_mail_server() {
 # start_worker starts `tidemill work` on a copy of the shipped handlers.
 start_worker() {
     local handlers=$demo/handlers
-    cp -r handlers "$handlers"
+    cp -rL handlers "$handlers" # the files also where the folder is a link: they are edited
     ! breaks start || handlers=$demo/no-such-folder
     export MAIL_FROM='Tidemill demo <hello@shop.example>' USERS_TABLE=shop.users
     setsid build/bin/tidemill work --handlers "$handlers" --log-format text >"$demo/worker.log" 2>&1 &
