@@ -72,6 +72,14 @@ reload-soak: all
 bench-reload: all
 	@tests/support/run tests/bench/reload_bench.lua
 
+## bench          measure it against its peers in 20 minutes (BENCH=--list: the cells)
+bench: $(PRODUCTS) $(BUILD)/bench/drive $(BUILD)/deps-test.stamp
+	@tests/bench/bench $(BENCH)
+
+## bench-large    the same for 10 million jobs
+bench-large: $(PRODUCTS) $(BUILD)/bench/drive $(BUILD)/deps-test.stamp
+	@tests/bench/bench --large --reps 1 --no-peers $(BENCH)
+
 ## deps       install the Debian packages that all of these need
 deps: $(BUILD)/deps-build.stamp $(BUILD)/deps-test.stamp $(BUILD)/deps-lint.stamp
 
@@ -170,6 +178,10 @@ $(BUILD)/demo/%: tests/demo/%.c runtime/tidemill.h $(BUILD)/lib/libtidemill.so
 	@mkdir -p $(@D)
 	@$(COMPILE) -o $@ $< -L$(BUILD)/lib -Wl,-rpath,'$$ORIGIN/../lib' -ltidemill
 
+$(BUILD)/bench/drive: tests/bench/drive.c runtime/tidemill.h $(BUILD)/lib/libtidemill.so
+	@mkdir -p $(@D)
+	@$(COMPILE) -o $@ $< -L$(BUILD)/lib -Wl,-rpath,'$$ORIGIN/../lib' -ltidemill -lpq -lpthread
+
 $(BUILD)/san/libtidemill.a: $(SAN_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 
@@ -194,6 +206,6 @@ include tests/bench/engine.mk
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all demo test reload-soak bench-reload deps lint format install uninstall clean help
+.PHONY: all demo test bench bench-large reload-soak bench-reload deps lint format install uninstall clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -8,6 +8,11 @@
    come back short, and asks once more after that, since what was committed before its mark could be seen has notified
    nobody. It takes the mark back when its claims have come back full for a second.
 
+   Claiming ahead: where jobs end faster than a round trip takes, the workers would wait for most of the time. So a
+   queue may claim as many more than it has workers as have ended since the last exchange, if those were several: about
+   what will end during this one. They wait in `ahead`, in order, and are started as workers become free; what still
+   waits after half a second, since the jobs before it turned out to be long, is given back for others to run.
+
    An exchange whose outcome is unknown is done again with the same batch, which changes nothing if it had taken effect;
    what it may have claimed is given back first. */
 #include "private.h"
@@ -18,9 +23,71 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUSY_NS UINT64_C(1000000000)
+#define BUSY_NS  UINT64_C(1000000000)
+#define AHEAD_NS UINT64_C(500000000)
+
+enum { AHEAD_MIN = 8 }; /* fewer that ended in one exchange are no reason to claim ahead */
+
+/* ---- Jobs that wait for a worker of this process ---- */
+
+static void push_ahead(td_job *job) {
+    td_list_push(&job->queue->ahead, &job->link);
+    job->queue->ahead_count++;
+}
+
+static td_job *first_ahead(const td_queue_state *q) {
+    return q->ahead_count > 0 ? td_container(q->ahead.next, td_job, link) : NULL;
+}
+
+static td_job *shift_ahead(td_queue_state *q) {
+    td_list *node = q->ahead_count > 0 ? td_list_shift(&q->ahead) : NULL;
+    if (!node) return NULL;
+    q->ahead_count--;
+    return td_container(node, td_job, link);
+}
+
+/* give_back gives back those that have waited for too long, or all when nothing is to be started any more. */
+static void give_back(td_keeper *k) {
+    bool all = k->stopping || k->alone;
+    uint64_t now = td_now_ns();
+    for (size_t i = 0; i < k->config.queues->count; i++) {
+        td_queue_state *q = k->config.queues->list[i];
+        td_job *job;
+        while ((job = first_ahead(q)) != NULL && (all || now - job->claimed_ns > AHEAD_NS)) {
+            td_list_push(&k->ended, &shift_ahead(q)->link);
+            job->result.outcome = TD_RETURNED;
+        }
+    }
+}
+
+static void prepare(td_keeper *k, td_job *job) {
+    job->queue->busy++;
+    k->running_count++;
+    atomic_fetch_add(&k->now_running, 1);
+    td_list_push(&k->running, &job->running);
+}
+
+/* start_jobs hands as many to the pool as there are free workers. */
+static void start_jobs(td_keeper *k) {
+    td_list jobs;
+    if (k->stopping || k->alone) {
+        give_back(k);
+        return;
+    }
+    td_list_init(&jobs);
+    for (size_t i = 0; i < k->config.queues->count; i++) {
+        td_queue_state *q = k->config.queues->list[i];
+        td_job *job;
+        while (q->busy < q->workers && (job = shift_ahead(q)) != NULL) {
+            prepare(k, job);
+            td_list_push(&jobs, &job->link);
+        }
+    }
+    if (!td_list_empty(&jobs)) td_pool_run(*k->config.pool, &jobs);
+}
 
 void td_exchange_wake(td_keeper *k) {
+    start_jobs(k);
     td_fiber_wake(k->exchange);
 }
 
@@ -36,12 +103,21 @@ static void on_due(uv_timer_t *timer) {
 
 /* ---- What to send ---- */
 
-/* find_room decides how many jobs of each queue to ask for. Returns their sum. */
-static int find_room(td_keeper *k) {
+/* ahead_of returns how many more of a queue's jobs to claim than it has workers: as many as have ended since the last
+   exchange, and twice as many where the workers had nothing left to do. */
+static int ahead_of(const td_queue_state *q) {
+    if (q->ended < AHEAD_MIN) return 0;
+    return q->ahead_count == 0 && q->busy < q->workers ? 2 * q->ended : q->ended;
+}
+
+/* find_room decides how many jobs of each queue to ask for, also ahead or not. Returns their sum. */
+static int find_room(td_keeper *k, bool ahead) {
     int sum = 0;
     for (size_t i = 0; i < k->config.queues->count; i++) {
         td_queue_state *q = k->config.queues->list[i];
-        int left = TD_BATCH_MAX - sum, room = q->workers - q->busy;
+        int left = TD_BATCH_MAX - sum, room = q->workers - q->busy - q->ahead_count;
+        if (ahead) room += ahead_of(q);
+        if (room < 0) room = 0;
         q->got = 0;
         q->free = !q->due || k->stopping || k->alone ? 0 : room < left ? room : left;
         sum += q->free;
@@ -52,8 +128,12 @@ static int find_room(td_keeper *k) {
 static void fill_batch(td_keeper *k) {
     td_list *node;
     if (k->batch_count > 0) return; /* it is sent again */
-    while (k->batch_count < TD_BATCH_MAX && (node = td_list_shift(&k->ended)) != NULL)
-        k->batch[k->batch_count++] = td_container(node, td_job, link);
+    for (size_t i = 0; i < k->config.queues->count; i++) k->config.queues->list[i]->ended = 0;
+    while (k->batch_count < TD_BATCH_MAX && (node = td_list_shift(&k->ended)) != NULL) {
+        td_job *job = td_container(node, td_job, link);
+        job->queue->ended++;
+        k->batch[k->batch_count++] = job;
+    }
 }
 
 static void describe_endings(td_keeper *k, td_exchange *x) {
@@ -121,16 +201,16 @@ static void note_stale(void *arg, int64_t id) {
                  fields, 1);
 }
 
-/* start_jobs hands the claimed jobs to the pool. */
-static void start_jobs(td_keeper *k) {
-    for (td_list *node = k->claimed.next; node != &k->claimed; node = node->next) {
+/* keep_jobs lets the claimed jobs start. */
+static void keep_jobs(td_keeper *k) {
+    td_list *node;
+    uint64_t now = td_now_ns();
+    while ((node = td_list_shift(&k->claimed)) != NULL) {
         td_job *job = td_container(node, td_job, link);
-        job->queue->busy++;
-        k->running_count++;
-        atomic_fetch_add(&k->now_running, 1);
-        td_list_push(&k->running, &job->running);
+        job->claimed_ns = now;
+        push_ahead(job);
     }
-    td_pool_run(*k->config.pool, &k->claimed);
+    start_jobs(k);
 }
 
 /* drop_jobs forgets what a claim that failed may have brought. */
@@ -205,26 +285,36 @@ static int exchange(td_keeper *k, int room, tidemill_error *err) {
     settle_queues(k, room, &x, &reply);
     if (reply.jobs == 0) free(k->lease);
     k->lease = NULL;
-    start_jobs(k);
+    keep_jobs(k);
     return 0;
 }
 
 /* work does what there is to do once. */
-static int work(td_keeper *k, int room, tidemill_error *err) {
+static int work(td_keeper *k, tidemill_error *err) {
     if (k->unknown_token) {
         int rc = td_work_give_back(k->process, k->unknown_token, err);
         if (rc < 0) return rc;
         k->unknown_token = 0;
     }
     fill_batch(k);
-    return exchange(k, room, err);
+    return exchange(k, find_room(k, true), err);
+}
+
+/* enough_ended tells whether there is enough to record. While jobs wait for a worker here, as many may gather as wait:
+   more in one round trip, and still half of the work left to do meanwhile. */
+static bool enough_ended(const td_keeper *k) {
+    int wanted = 1;
+    for (size_t i = 0; i < k->config.queues->count; i++) wanted += k->config.queues->list[i]->ahead_count;
+    for (const td_list *node = k->ended.next; node != &k->ended && wanted > 0; node = node->next) wanted--;
+    return wanted == 0;
 }
 
 /* wait_for_work parks until there is something to do. Returns the room for claims, or -1 when all is done for good. */
 static int wait_for_work(td_keeper *k) {
     for (;;) {
-        int room = find_room(k);
-        if (room > 0 || k->batch_count > 0 || !td_list_empty(&k->ended)) return room;
+        give_back(k);
+        int room = find_room(k, false);
+        if (room > 0 || k->batch_count > 0 || enough_ended(k)) return room;
         if (k->stopping && k->running_count == 0) return -1;
         td_fiber_park();
     }
@@ -236,7 +326,7 @@ void td_exchange_fiber(void *arg) {
     int64_t pause_ms = 0;
     for (;;) {
         int room = wait_for_work(k);
-        int rc = room < 0 ? td_work_stop(k->process, &err) : work(k, room, &err);
+        int rc = room < 0 ? td_work_stop(k->process, &err) : work(k, &err);
         if (rc == 0 && room < 0) break;
         if (rc == 0) {
             pause_ms = 0;

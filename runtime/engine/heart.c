@@ -50,7 +50,7 @@ static int beat(td_keeper *k, tidemill_error *err) {
     td_pulse pulse = { .arg = k, .stop = stop_job };
     uint64_t sent_ns = td_now_ns();
     int rc = td_work_heartbeat(k->process, &pulse, err);
-    if (rc < 0) return rc;
+    if (rc < 0 || k->done) return rc; /* once it has signed off, it is not alive, and what it ran with may be gone */
     if (pulse.alive) {
         k->beat_ns = sent_ns;
         if (k->alone) td_exchange_ask(k, NULL);

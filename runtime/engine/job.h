@@ -36,7 +36,7 @@ typedef struct td_job {
     int task;                 /* its number in the handler set, */
     int generation;           /* which has this number, */
     char code[13];            /* and this hash */
-    uint64_t started_ns, deadline_ns;
+    uint64_t claimed_ns, started_ns, deadline_ns;
     _Atomic uint64_t overdue_ns; /* when it can no longer be running, but in foreign code; UINT64_MAX: not begun */
     int64_t cpu_us, wall_us, peak_bytes; /* what the attempt cost */
     char *log;                           /* the end of what it logged, malloc'd; NULL: nothing */

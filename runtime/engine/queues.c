@@ -19,6 +19,7 @@ int td_queues_add(td_queues *queues, const char *name, int workers, tidemill_err
     td_queue_state *queue = calloc(1, sizeof *queue);
     if (!queue) return td_error_memory(err);
     *queue = (td_queue_state){ .name = td_strdup(name), .workers = workers, .due = true };
+    td_list_init(&queue->ahead);
     if (!queue->name) {
         free(queue);
         return td_error_memory(err);

@@ -9,9 +9,12 @@ typedef struct td_queue_state {
     char *name;
     int workers;
     int busy;
-    int free; /* how many were asked for in the exchange under way, */
-    int got;  /* and how many came */
-    bool due; /* there may be something due that was not asked for */
+    int free;      /* how many were asked for in the exchange under way, */
+    int got;       /* and how many came */
+    int ended;     /* how many were in the last batch */
+    bool due;      /* there may be something due that was not asked for */
+    td_list ahead; /* jobs that are claimed and not started yet: exchange.c */
+    int ahead_count;
 } td_queue_state;
 
 typedef struct td_queues {

@@ -13,6 +13,7 @@
 #include <libpq-fe.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { TIMEOUT_S = 10 };
 
@@ -158,9 +159,16 @@ typedef struct hangup {
     PGcancel *cancel;
 } hangup;
 
+/* send_cancel runs in the thread pool. A request that comes before the server has begun the statement, which is on its way
+   still, does nothing, and the server would notice only at the statement's end that nobody is there any more: so it is
+   sent again. To a server process that is gone by then it means nothing. */
 static void send_cancel(uv_work_t *work) {
+    static const long naps_ms[] = { 0, 100, 900 };
     char text[256];
-    (void)PQcancel(td_container(work, hangup, work)->cancel, text, sizeof text);
+    for (size_t i = 0; i < TD_COUNT(naps_ms); i++) {
+        nanosleep(&(struct timespec){ .tv_nsec = naps_ms[i] * 1000000 }, NULL);
+        if (!PQcancel(td_container(work, hangup, work)->cancel, text, sizeof text)) return;
+    }
 }
 
 static void cancel_sent(uv_work_t *work, int status) {

@@ -188,16 +188,17 @@ local gates = 0
 -- transaction end ("commit", "rollback"), and returns the SQL's rows.
 function database:open(sql, ending)
     gates = gates + 1
-    self:query("create sequence spec_gate_" .. gates) -- what happens to a sequence is seen whatever the isolation
+    local gate = gates
+    self:query("create sequence spec_gate_" .. gate) -- what happens to a sequence is seen whatever the isolation
     local ended = self:start(table.concat {
-        "begin;", sql, "; do $$ begin perform pg_advisory_xact_lock(", gates, "); end $$;",
-        self.until_true(("(select is_called from spec_gate_%d)"):format(gates)), ending, ";",
+        "begin;", sql, "; do $$ begin perform pg_advisory_xact_lock(", gate, "); end $$;",
+        self.until_true(("(select is_called from spec_gate_%d)"):format(gate)), ending, ";",
     })
     self:wait_for(([[exists (
         select from pg_locks l join pg_database d on d.oid = l.database and d.datname = current_database()
-        where l.locktype = 'advisory' and l.objsubid = 1 and l.objid = %d)]]):format(gates))
+        where l.locktype = 'advisory' and l.objsubid = 1 and l.objid = %d)]]):format(gate))
     return function()
-        self:value(("nextval('spec_gate_%d')"):format(gates))
+        self:value(("nextval('spec_gate_%d')"):format(gate))
         return ended()
     end
 end

@@ -13,6 +13,10 @@ begin
     return found_id;
 end $$;
 
+-- current_segment: where new jobs go.
+create or replace function tidemill.current_segment() returns smallint
+language sql volatile as $$ select s.last_value::smallint from tidemill.current_segment s $$;
+
 -- take_key: makes new_job the job that stands for a key, or returns the one that does. Waits for another caller's open
 -- transaction on the same key. A window counts from the standing job's enqueue, whatever became of it; without one the
 -- job stands until it is over. The checks come in statements after the lock, so that each sees what was committed
@@ -31,7 +35,7 @@ begin
         exit when found;
     end loop;
     if standing.enqueued_at + unique_for > clock_timestamp()
-        or unique_for is null and exists (select from tidemill.job j where j.id = standing.job) then
+        or unique_for is null and exists (select from tidemill.job j where j.id = standing.job and j.state = 'w') then
         return standing.job;
     end if;
     update tidemill.unique_job u set job = new_job, enqueued_at = take_key.enqueued_at where u.hash = key_hash;
@@ -66,6 +70,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     declared tidemill.task;
     v_lane int;
+    v_segment smallint;
     v_queue text;
     v_window interval;
     v_now timestamptz;
@@ -87,13 +92,15 @@ begin
     v_queue := coalesce(enqueue_many.queue, declared.queue, 'default');
     v_window := coalesce(enqueue_many.unique_for, declared.unique_for);
     v_lane := tidemill.lane_for(v_queue, enqueue_many.task, enqueue_many.priority);
+    perform pg_current_xact_id(); -- before the clock is read: see catch_up
     v_now := clock_timestamp();
+    v_segment := tidemill.current_segment();
     v_due := greatest(v_now, coalesce(enqueue_many.schedule_at, v_now + enqueue_many.schedule_in, v_now));
     if cardinality(enqueue_many.args) > 0 then perform tidemill.wake(v_queue, v_due); end if;
 
     if v_window is null and enqueue_many.unique_key is null then
-        return query insert into tidemill.job as j (id, lane, due_at, enqueued_at, max_attempts, args, tags)
-            select nextval('tidemill.job_id'), v_lane, v_due, v_now, enqueue_many.max_attempts, a.args, enqueue_many.tags
+        return query insert into tidemill.job as j (id, lane, segment, due_at, enqueued_at, max_attempts, args, tags)
+            select nextval('tidemill.job_id'), v_lane, v_segment, v_due, v_now, enqueue_many.max_attempts, a.args, enqueue_many.tags
             from unnest(enqueue_many.args) with ordinality as a(args, n) order by a.n
             returning j.id, false;
         return;
@@ -106,8 +113,9 @@ begin
     loop
         v_standing[v_n] := tidemill.take_key(v_hash, v_ids[v_n], v_now, v_window);
         if v_standing[v_n] is null then
-            insert into tidemill.job (id, lane, due_at, enqueued_at, max_attempts, args, tags, unique_key, unique_hash)
-            values (v_ids[v_n], v_lane, v_due, v_now, enqueue_many.max_attempts, one, enqueue_many.tags,
+            insert into tidemill.job (id, lane, segment, due_at, enqueued_at, max_attempts, args, tags,
+                unique_key, unique_hash)
+            values (v_ids[v_n], v_lane, v_segment, v_due, v_now, enqueue_many.max_attempts, one, enqueue_many.tags,
                 enqueue_many.unique_key, v_hash);
         end if;
     end loop;

@@ -38,15 +38,15 @@ declare
 begin
     update tidemill.process p set heartbeat_at = clock_timestamp() where p.id = process_id and p.stopped_at is null;
     v_alive := found;
-    return query select v_alive, j.id, j.lease, r.outcome, q.id, q.to_code, i.id, i.traces from (values (1)) one
+    return query select v_alive, r.job, h.token, r.outcome, q.id, q.to_code, i.id, i.traces from (values (1)) one
         left join lateral (select n.id, n.to_code from tidemill.reload_request n
             join tidemill.process p on p.id = process_id and n.id > p.reload and n.requested_at > p.started_at
             order by n.id desc limit 1) q on true
         left join lateral (select n.id, n.traces from tidemill.inquiry n
             join tidemill.process p on p.id = process_id and n.id > p.inquiry
             where n.asked_at > clock_timestamp() - interval '10 seconds' order by n.id desc limit 1) i on true
-        left join (tidemill.stop_request r join tidemill.job j on j.id = r.job and j.process = process_id
-            and j.lease is not null) on true;
+        left join (tidemill.stop_request r join tidemill.holding h on h.id = r.job and h.process = process_id
+            join tidemill.job j on j.id = h.id and j.segment = h.segment and j.run = h.run and j.state = 'w') on true;
 end $$;
 
 -- reloaded: notes which code a process runs, what keeps it from the code of its files, why it refused the last reload,
@@ -91,16 +91,14 @@ declare
     leases bigint[];
     n int;
 begin
-    with gone as (
-        delete from tidemill.lease l where l.process = process_id and (tokens is null or l.token = any (tokens))
-        returning l.token, l.jobs
-    )
-    select array_agg(j.id), array_agg(j.lease) into held, leases
-        from gone cross join unnest(gone.jobs) h(id) join tidemill.job j on j.id = h.id and j.lease = gone.token;
+    select array_agg(h.id order by h.id), array_agg(h.token order by h.id) into held, leases from tidemill.holding h
+        join tidemill.job j on j.id = h.id and j.segment = h.segment and j.run = h.run and j.state = 'w'
+        where h.process = process_id and (tokens is null or h.token = any (tokens));
     n := coalesce(cardinality(held), 0);
     perform tidemill.finish(held, leases, array_fill(outcome, array[n]), array_fill(null::text, array[n]),
         array_fill(null::text, array[n]), array_fill(null::jsonb, array[n]), array_fill(null::float8, array[n]))
         where n > 0;
+    delete from tidemill.lease l where l.process = process_id and (tokens is null or l.token = any (tokens));
     return n;
 end $$;
 
@@ -113,7 +111,8 @@ begin
     return tidemill.give_back(process_id, null, outcome);
 end $$;
 
--- rescue: gives back the jobs of processes whose heartbeat is older than 10 s. Returns how many.
+-- rescue: gives back the jobs of processes whose heartbeat is older than 10 s, and does what there is to do about the
+-- segments. Returns how many.
 create or replace function tidemill.rescue() returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -124,5 +123,6 @@ begin
         and p.heartbeat_at < clock_timestamp() - interval '10 seconds' for update skip locked loop
         n := n + tidemill.stop_process(dead.id, 'lost');
     end loop;
+    perform tidemill.rotate();
     return n;
 end $$;

@@ -13,7 +13,12 @@ create table tidemill.setting (
     name text primary key,
     value bigint not null
 );
-insert into tidemill.setting values ('max_args_bytes', 65536);
+insert into tidemill.setting values
+    ('max_args_bytes', 65536),
+    ('segment_s', 3600),            -- a segment of jobs is closed after so long,
+    ('segment_bytes', 536870912),   -- or when it is so large
+    ('keep_s', 86400),              -- completed and cancelled jobs are kept for so long, at least;
+    ('keep_dead_s', 604800);        -- dead ones for so long
 
 -- What the running processes' handlers declare, published when a process starts. Null: not declared.
 create table tidemill.task (
@@ -59,31 +64,97 @@ create index lane_key on tidemill.lane (queue, task, priority);
 
 create sequence tidemill.job_id;
 
--- Jobs that are not over: waiting (lease is null) or running. No column that a claim changes is in an index, so a claim
--- is a HOT update; the fillfactor leaves the room for it.
+-- Jobs are appended to a ring of segments, and end where they lie: a job that has ended is its own history. A segment whose
+-- jobs are over and old is truncated.
+create table tidemill.segment (
+    id smallint primary key,
+    used_since timestamptz,     -- null: empty
+    used_until timestamptz,     -- null: new jobs go there, or it is empty
+    closed_xid xid8,            -- transactions from this one on know that it is closed
+    look_at timestamptz         -- when it is worth while to see again whether it can be emptied
+);
+
+-- Which segment new jobs go to. A sequence, since everybody sees its value at once, whatever the age of his snapshot.
+create sequence tidemill.current_segment minvalue 0 start 0;
+
+-- Jobs that wait, run, completed or were cancelled. A claim changes nothing here (see lease), and the end of a job is one
+-- HOT update: no column that changes then is in an index, and the fillfactor leaves room for the second, wider version.
+-- due_at is never before the time at which the transaction that set it got its number: catch_up rests on that.
 create table tidemill.job (
-    id bigint primary key,
-    lane int not null,
+    id bigint not null,
     due_at timestamptz not null,
     enqueued_at timestamptz not null,
-    attempt int not null default 0,
-    run int not null default 0,
-    max_attempts int,           -- as given
+    lane int not null,
+    segment smallint not null,
+    state "char" not null default 'w', -- w: waits or runs, c: completed, x: cancelled
+    attempt int not null default 0,    -- attempts that counted
+    run int not null default 0,        -- starts that ended
+    max_attempts int,                  -- as given; resolved when the job is over, as are tags and priority
+    priority smallint,
     args jsonb not null,
-    tags text[],                -- as given
+    tags text[],
     unique_key text,
     unique_hash bytea,
-    lease bigint,               -- the claimer's random token while it runs
-    process bigint,             -- of the last start
-    attempted_at timestamptz,   -- the last start
     last_error text,
-    claimed_priority smallint,  -- resolved when it was last claimed
-    claimed_max_attempts int,
-    claimed_tags text[]
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+    result jsonb,
+    lease bigint,                      -- of the last start, as are the following
+    process bigint,
+    attempted_at timestamptz,
+    finished_at timestamptz,           -- null while it is not over
+    cpu_us bigint,
+    wall_us bigint,
+    peak_bytes bigint,
+    generation int,
+    code text,
+    primary key (id, segment)
+) partition by list (segment);
 create index job_due on tidemill.job (lane, due_at, id);
 
--- Jobs that completed or were cancelled, with every option resolved.
+-- make_segment: adds a segment to the ring. Returns its number.
+create function tidemill.make_segment() returns smallint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_id smallint := (select coalesce(max(s.id), -1) + 1 from tidemill.segment s);
+begin
+    -- Attached, not created as a partition, which would take a lock that waits for every reader of the others.
+    execute format('create table tidemill.job_%s (like tidemill.job including defaults including constraints) with '
+        '(fillfactor = 35, autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0)', v_id);
+    execute format('alter table tidemill.job attach partition tidemill.job_%s for values in (%s)', v_id, v_id);
+    insert into tidemill.segment (id) values (v_id);
+    return v_id;
+end $$;
+select tidemill.make_segment() from generate_series(1, 4);
+update tidemill.segment set used_since = clock_timestamp() where id = 0;
+
+-- How far claims have come in a lane, appended to by each claim: the newest row counts. (A row that is updated over and over
+-- grows a chain of versions while anybody holds a snapshot, and every claim would walk it.) What comes after (due_at, id)
+-- was not claimed. What comes before was, but for transactions that committed late; see catch_up.
+create table tidemill.mark (
+    lane int not null,
+    seq bigint not null,
+    due_at timestamptz not null,
+    id bigint not null,
+    seen pg_snapshot not null,         -- when the mark was made: who was at work then,
+    seen_at timestamptz not null,      -- and a time before that
+    final_at timestamptz not null,     -- what is due before this is all there
+    next_final_at timestamptz not null,-- the next final_at, once all transactions
+    next_xid xid8 not null,            -- before this one have ended
+    rest_until timestamptz not null,   -- when the whole way from final_at is looked through again
+    behind boolean not null,           -- it was not, though somebody committed late
+    primary key (lane, seq)
+);
+
+-- Jobs that wait behind their lane's mark: given back, or committed late.
+create table tidemill.straggler (
+    lane int not null,
+    due_at timestamptz not null,
+    id bigint not null,
+    segment smallint not null,
+    aside_by bigint,            -- the claim that met its row locked by somebody
+    primary key (lane, due_at, id)
+);
+
+-- Jobs that completed or were cancelled, and that are kept for longer than their segment.
 create table tidemill.finished (
     id bigint primary key,
     task text not null,
@@ -134,14 +205,28 @@ create table tidemill.attempt (
     code text,                  -- and that code's hash
     primary key (job_id, run)
 );
+create index attempt_finished on tidemill.attempt (finished_at);
 
--- One row for each claimed batch, so that a dead process's jobs are found without an index on the job's process.
+-- Claimed jobs: a row for those of one lane and segment in one claim. A job is held by a lease that has its number of runs;
+-- recording its end raises that number.
 create table tidemill.lease (
-    token bigint primary key,
+    token bigint not null,
+    lane int not null,
+    segment smallint not null,
     process bigint not null,
-    jobs bigint[] not null,
-    claimed_at timestamptz not null default clock_timestamp()
+    claimed_at timestamptz not null,
+    priority smallint not null, -- as resolved at the claim, as are
+    max_attempts int not null,  -- those of jobs that were given none
+    tags text[] not null,
+    jobs bigint[] not null,     -- in the same order: their ids,
+    runs int[] not null,        -- runs,
+    nth int[] not null,         -- place in the order in which the claim starts its jobs, in microseconds after claimed_at,
+    places tid[] not null,      -- and rows; only a hint, since a row may be moved
+    primary key (token, lane, segment)
 );
+create index lease_claimed on tidemill.lease (claimed_at);
+alter table tidemill.lease alter jobs set storage external, alter runs set storage external, alter nth set storage external,
+    alter places set storage external;
 
 -- The job that stands for a key. Taken by an insert that waits for another inserter in flight.
 create table tidemill.unique_job (

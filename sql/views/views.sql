@@ -1,16 +1,24 @@
 -- What people read. Columns may be added at the end, and are never renamed or removed.
 
+-- holding: the jobs that run, with their leases.
+create or replace view tidemill.holding as
+select u.id, u.run, l.token, l.process, l.claimed_at + u.nth * interval '1 microsecond' as started_at, l.lane, l.segment
+from tidemill.lease l cross join lateral unnest(l.jobs, l.runs, l.nth) u(id, run, nth);
+
 create or replace view tidemill.jobs as
 select j.id, l.task, l.queue,
-    case when j.lease is not null then 'running' when j.due_at > clock_timestamp() then 'scheduled' else 'available' end as state,
-    coalesce(l.priority, t.priority, 1)::smallint as priority, j.attempt,
-    coalesce(j.max_attempts, t.max_attempts, 25) as max_attempts, tidemill.redact(j.args, t.secret) as args,
-    coalesce(j.tags, t.tags, '{}') as tags, j.unique_key, j.enqueued_at, j.due_at as scheduled_at, j.attempted_at,
-    null::timestamptz as finished_at, p.name as attempted_by, j.last_error, null::jsonb as result
+    case when j.state = 'c' then 'completed' when j.state = 'x' then 'cancelled' when h.id is not null then 'running'
+        when j.due_at > clock_timestamp() then 'scheduled' else 'available' end as state,
+    coalesce(j.priority, l.priority, t.priority, 1)::smallint as priority,
+    j.attempt + (h.id is not null)::int as attempt, coalesce(j.max_attempts, t.max_attempts, 25) as max_attempts,
+    tidemill.redact(j.args, t.secret) as args, coalesce(j.tags, t.tags, '{}') as tags, j.unique_key, j.enqueued_at,
+    j.due_at as scheduled_at, coalesce(h.started_at, j.attempted_at) as attempted_at, j.finished_at,
+    p.name as attempted_by, j.last_error, j.result
 from tidemill.job j
 join tidemill.lane l on l.id = j.lane
 left join tidemill.task t on t.name = l.task
-left join tidemill.process p on p.id = j.process
+left join tidemill.holding h on h.id = j.id and h.run = j.run and j.state = 'w'
+left join tidemill.process p on p.id = coalesce(h.process, j.process)
 union all
 select f.id, f.task, f.queue, f.state, f.priority, f.attempt, f.max_attempts, tidemill.redact(f.args, t.secret), f.tags,
     f.unique_key, f.enqueued_at, f.scheduled_at, f.attempted_at, f.finished_at, p.name, f.last_error, f.result
@@ -30,9 +38,13 @@ select a.job_id, a.run, a.attempt, a.outcome, a.error, a.traceback, a.started_at
     a.generation, a.code
 from tidemill.attempt a join tidemill.process p on p.id = a.process
 union all
-select j.id, j.run, j.attempt, null, null, null, j.attempted_at, null, p.name,
-    null, null, null, null, null, null
-from tidemill.job j join tidemill.process p on p.id = j.process where j.lease is not null;
+select j.id, j.run, j.attempt, 'completed', null, null, j.attempted_at, j.finished_at, p.name,
+    j.cpu_us / 1000.0, j.wall_us / 1000.0, j.peak_bytes, null, j.generation, j.code
+from tidemill.job j join tidemill.process p on p.id = j.process where j.state = 'c'
+union all
+select j.id, j.run + 1, j.attempt + 1, null, null, null, h.started_at, null, p.name, null, null, null, null, null, null
+from tidemill.holding h join tidemill.job j on j.id = h.id and j.segment = h.segment and j.run = h.run and j.state = 'w'
+join tidemill.process p on p.id = h.process;
 
 create or replace view tidemill.dead_letters as
 select j.*, d.reason, d.finished_at as died_at from tidemill.dead d join tidemill.jobs j on j.id = d.id;

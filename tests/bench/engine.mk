@@ -38,7 +38,7 @@ $(BUILD)/tsan/%_test: $(BUILD)/tsan/tests/unit/%_test.o $(TSAN_OBJ)
 
 # ---- Under valgrind ----
 
-VALGRIND_SUITES := arena_test loop_test wait_test call_test guard_test
+VALGRIND_SUITES := arena_test loop_test call_test guard_test
 
 ## valgrind   some suites under valgrind, built without sanitizers
 valgrind: $(VALGRIND_SUITES:%=$(BUILD)/plain/%)
@@ -47,6 +47,6 @@ valgrind: $(VALGRIND_SUITES:%=$(BUILD)/plain/%)
 
 $(BUILD)/plain/%_test: tests/unit/%_test.c $(LIB_OBJ)
 	@mkdir -p $(@D)
-	@$(COMPILE) -o $@ $< $(LIB_OBJ) $(LDFLAGS) -lcmocka $(LIBS)
+	@$(COMPILE) -O1 -o $@ $< $(LIB_OBJ) $(LDFLAGS) -lcmocka $(LIBS)
 
 .PHONY: bench-engine stress tsan valgrind

@@ -216,14 +216,14 @@ static void processor_time_and_wall_time_are_told_apart(void **state) {
 
 /* ---- Workers ---- */
 
-/* A handler whose file is slow, or fails, or does not end, the second time that it is read: in the first it is checked.
- */
+/* write_moody writes a handler whose file does something the third time that it is read: twice it is checked. */
 static void write_moody(engine *e, const char *what) {
     td_buf text = { 0 };
     td_buf_printf(&text,
-                  "local f = io.open('%s/seen') if f then f:close() %s else io.open('%s/seen', 'w'):close() end "
-                  "return { name = function() return 'moody' end, timeout = 0.3, handle = function() end }",
-                  e->dir, what, e->dir);
+                  "local f = io.open('%s/seen', 'a+') f:write('x') f:seek('set') local n = #f:read('a') f:close() "
+                  "if n > 2 then %s end return { name = function() return 'moody' end, timeout = 0.3, handle = "
+                  "function() end }",
+                  e->dir, what);
     engine_file(e, "moody.lua", text.data);
     td_buf_free(&text);
 }

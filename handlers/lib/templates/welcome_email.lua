@@ -1,7 +1,7 @@
 -- welcome_email: the mail that greets a new user. Values: name, email.
 
 return {
-    subject = "Welcome, {{name}}",
+    subject = "Ahoy, {{name}}",
 
     text = [[
 Hello {{name}},
