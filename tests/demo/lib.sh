@@ -134,7 +134,9 @@ start_database() {
 
 # start_mail_server starts the SMTP server on a free port.
 start_mail_server() {
-    setsid /usr/bin/python3 tests/demo/smtp_server.py "$demo/port" "$mailbox" "$demo/hold" >"$demo/smtp.log" 2>&1 &
+    # It ends with this shell, also when that is killed.
+    setsid setpriv --pdeathsig TERM /usr/bin/python3 tests/demo/smtp_server.py "$demo/port" "$mailbox" "$demo/hold" \
+        >"$demo/smtp.log" 2>&1 &
     mail_server=$!
     wait_for "a mail server (see $demo/smtp.log)" cat "$demo/port"
     export SMTP_URL=smtp://127.0.0.1:$seen

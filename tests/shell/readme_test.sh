@@ -40,7 +40,9 @@ end_all() {
 for each in "$PWD"/*; do ln -s "$each" "$scratch/tree/"; done
 echo "$scratch/tree" >"$scratch/folder"
 
-setsid /usr/bin/python3 tests/demo/smtp_server.py "$scratch/port" "$scratch/mail" "$scratch/hold" 2>"$scratch/smtp.log" &
+# It ends with this shell, also when that is killed.
+setsid setpriv --pdeathsig TERM /usr/bin/python3 tests/demo/smtp_server.py "$scratch/port" "$scratch/mail" \
+    "$scratch/hold" 2>"$scratch/smtp.log" &
 mail_server=$!
 eventually test -s "$scratch/port" || exit 1
 # `make test` of the page runs one suite only: it is itself a part of all of them.

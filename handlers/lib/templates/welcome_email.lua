@@ -1,7 +1,7 @@
 -- welcome_email: the mail that greets a new user. Values: name, email.
 
 return {
-    subject = "Ahoy, {{name}}",
+    subject = "Welcome, {{name}}",
 
     text = [[
 Hello {{name}},
