@@ -42,7 +42,7 @@ end
 local function stop_load()
     db:query "create table public.stop ()"
     ended()
-    db:wait_for("not exists (select from tidemill.job)", 120)
+    db:wait_for("not exists (select from tidemill.job where state = 'w')", 120)
     db:query "drop table public.stop"
 end
 
@@ -119,8 +119,8 @@ describe("under a constant load", function()
                     else jsonb_build_array(a.generation, a.generation) end) as wrong,
                 count(*) filter (where exists (select from public.done d
                     where d.generation = a.generation + 1 and a.started_at > d.at)) as late
-            from tidemill.attempt a left join tidemill.finished f on f.id = a.job_id]]
-        local ran = one(([[select count(*) as jobs from tidemill.attempt
+            from tidemill.attempts a left join tidemill.jobs f on f.id = a.job_id]]
+        local ran = one(([[select count(*) as jobs from tidemill.attempts
             where started_at between '%s'::timestamptz and '%s'::timestamptz + interval '%f s']])
             :format(began, began, took))
         local early, late = lowest(memory, SETTLED, SETTLED + 9), lowest(memory, RELOADS - 9, RELOADS)
@@ -153,7 +153,7 @@ describe("under a constant load", function()
     }
     for kind, case in pairs(kinds) do
         it(("%d times %s never takes effect"):format(BROKEN, kind), function()
-            local first = one("select coalesce(max(id), 0) as id from tidemill.finished").id
+            local first = one("select coalesce(max(id), 0) as id from tidemill.jobs").id
             local runs = one("select generation as g from tidemill.process").g
             start_load()
             for _ = 1, BROKEN do
@@ -169,7 +169,7 @@ describe("under a constant load", function()
             local all = one(([[
                 select count(*) as attempts,
                     count(*) filter (where a.outcome <> 'completed' or a.generation <> %d) as bad
-                from tidemill.attempt a where a.job_id > %d]]):format(runs, first))
+                from tidemill.attempts a where a.job_id > %d]]):format(runs, first))
             print(("# figures: %s, %d times: %d jobs, %d failed or on other code")
                 :format(kind, BROKEN, all.attempts, all.bad))
             assert.is_true(all.attempts > 0)
