@@ -98,9 +98,9 @@ describe("a queue", function()
         folder:task("urgent", "", "priority = 0")
         folder:task("lazy", "", "priority = 50")
         db:query [[
-            select tidemill.enqueue('twin', tags => '{fourth}', schedule_in => '0.3 s');
-            select tidemill.enqueue('task', tags => '{third}', schedule_in => '0.2 s');
-            select tidemill.enqueue('twin', tags => '{second}', schedule_in => '0.1 s');
+            select tidemill.enqueue('twin', tags => '{fourth}', schedule_in => '1.5 s');
+            select tidemill.enqueue('task', tags => '{third}', schedule_in => '1 s');
+            select tidemill.enqueue('twin', tags => '{second}', schedule_in => '0.5 s');
             select tidemill.enqueue_many('task', array_fill('{}'::jsonb, '{3}'), tags => '{first}');
             select tidemill.enqueue('lazy', tags => '{declared50}');
             select tidemill.enqueue('task', tags => '{given100}', priority => 100);
@@ -108,7 +108,7 @@ describe("a queue", function()
             select tidemill.enqueue('lazy', tags => '{given51}', priority => 51);
             select tidemill.enqueue('urgent', tags => '{declared0}');
             select tidemill.enqueue('lazy', tags => '{given0}', priority => 0);
-            select tidemill.enqueue('urgent', tags => '{given1}', priority => 1, schedule_in => '0.3 s');
+            select tidemill.enqueue('urgent', tags => '{given1}', priority => 1, schedule_in => '1.6 s');
         ]]
         db:wait_for "not exists (select from tidemill.jobs where state <> 'available')"
         worker.start(db, folder, "--queue default=1")

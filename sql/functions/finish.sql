@@ -159,7 +159,7 @@ begin
     ), buried as (
         insert into tidemill.dead
         select d.id, d.task, d.queue, d.next, d.priority, d.next_attempt, d.run, d.max_attempts, d.args, d.tags,
-            d.unique_key, d.enqueued_at, d.due_at, d.attempted_at, v_now, d.process, d.next_error, null, d.given_priority,
+            d.unique_key, d.enqueued_at, d.due_at, d.attempted_at, v_now, d.process, d.next_error, d.given_priority,
             d.given_tags, d.unique_hash,
             coalesce(case when d.outcome <> 'discarded' then d.stop_reason end, d.next_error, d.outcome)
         from decided d where d.next = 'dead'

@@ -73,7 +73,7 @@ begin
     insert into tidemill.dead values (j.id, l.task, l.queue, 'dead', coalesce(l.priority, t.priority, 1),
         j.attempt, j.run, coalesce(j.max_attempts, t.max_attempts, 25), j.args, coalesce(j.tags, t.tags, '{}'),
         j.unique_key, j.enqueued_at, j.due_at, j.attempted_at, clock_timestamp(), j.process,
-        coalesce(end_job.reason, j.last_error), null, l.priority, j.tags, j.unique_hash,
+        coalesce(end_job.reason, j.last_error), l.priority, j.tags, j.unique_hash,
         coalesce(end_job.reason, 'discarded'));
     return 'dead';
 end $$;

@@ -154,8 +154,8 @@ create table tidemill.straggler (
     primary key (lane, due_at, id)
 );
 
--- Jobs that completed or were cancelled, and that are kept for longer than their segment.
-create table tidemill.finished (
+-- Jobs that died, with what a requeue needs.
+create table tidemill.dead (
     id bigint primary key,
     task text not null,
     queue text not null,
@@ -173,12 +173,6 @@ create table tidemill.finished (
     finished_at timestamptz not null,
     process bigint,
     last_error text,
-    result jsonb
-);
-
--- Jobs that died: what finished has, and what a requeue needs.
-create table tidemill.dead (
-    like tidemill.finished including all,
     given_priority smallint,
     given_tags text[],
     unique_hash bytea,

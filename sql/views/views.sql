@@ -20,14 +20,8 @@ left join tidemill.task t on t.name = l.task
 left join tidemill.holding h on h.id = j.id and h.run = j.run and j.state = 'w'
 left join tidemill.process p on p.id = coalesce(h.process, j.process)
 union all
-select f.id, f.task, f.queue, f.state, f.priority, f.attempt, f.max_attempts, tidemill.redact(f.args, t.secret), f.tags,
-    f.unique_key, f.enqueued_at, f.scheduled_at, f.attempted_at, f.finished_at, p.name, f.last_error, f.result
-from tidemill.finished f
-left join tidemill.task t on t.name = f.task
-left join tidemill.process p on p.id = f.process
-union all
 select d.id, d.task, d.queue, d.state, d.priority, d.attempt, d.max_attempts, tidemill.redact(d.args, t.secret), d.tags,
-    d.unique_key, d.enqueued_at, d.scheduled_at, d.attempted_at, d.finished_at, p.name, d.last_error, d.result
+    d.unique_key, d.enqueued_at, d.scheduled_at, d.attempted_at, d.finished_at, p.name, d.last_error, null
 from tidemill.dead d
 left join tidemill.task t on t.name = d.task
 left join tidemill.process p on p.id = d.process;

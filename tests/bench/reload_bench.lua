@@ -53,13 +53,16 @@ end
 -- Of each reload: milliseconds from the save to the start of the first job on the new code, and how many jobs ended in
 -- the second after the save and in the second before.
 local FIGURES = [[
-    with each as (
+    with ran as materialized (
+        select j.result, a.finished_at, a.outcome, a.generation
+        from tidemill.attempts a join tidemill.jobs j on j.id = a.job_id where a.finished_at is not null
+    ), each as (
         select s.generation,
-            (select (min((f.result ->> 1)::float8) - extract(epoch from s.at)) * 1000 from tidemill.finished f
+            (select (min((f.result ->> 1)::float8) - extract(epoch from s.at)) * 1000 from ran f
                 where f.result ->> 0 = s.generation::text) as ms,
-            (select count(*) from tidemill.attempt a
+            (select count(*) from ran a
                 where a.finished_at between s.at and s.at + interval '1 s') as after,
-            (select count(*) from tidemill.attempt a
+            (select count(*) from ran a
                 where a.finished_at between s.at - interval '1 s' and s.at) as before
         from public.saved s
     )
@@ -67,20 +70,21 @@ local FIGURES = [[
         round(percentile_cont(0.5) within group (order by before)) as rate,
         round(100 * percentile_cont(0.5) within group (order by after::float8 / before)) as percent,
         round(100 * min(after::float8 / before)) as worst_percent,
-        (select count(*) from tidemill.attempt where outcome <> 'completed' or generation is null) as bad
+        (select count(*) from ran where outcome <> 'completed' or generation is null) as bad
     from each]]
 
 local function measure(what, seconds, count)
     enqueue(count, seconds)
     db:query "vacuum analyze"
     worker.start(db, folder, ("--log-level warn --queue default=%d"):format(WORKERS))
-    db:wait_for "(select count(*) from (select from tidemill.finished limit 5000) f) = 5000"
+    db:wait_for "(select count(*) from (select from tidemill.job where state = 'c' limit 5000) f) = 5000"
     for generation = 2, RELOADS + 1 do
         db:query(("insert into public.saved values (%d, to_timestamp(%.9f))"):format(generation, save(generation)))
         db:query(db.until_true(("(select max(generation) from tidemill.process) = %d"):format(generation))
             .. "select pg_sleep(2)") -- for the seconds before and after
     end
-    assert.not_equal("0", db:value "select count(*) from tidemill.job") -- else there were too few for the figures
+    -- Else there were too few for the figures.
+    assert.not_equal("0", db:value "select count(*) from tidemill.job where state = 'w'")
     local row = db:query(FIGURES)[1]
     print(("# figures: %s: the first job on new code starts %d ms after the save (worst %d), %d of them "
         .. "the debounce; %d jobs/s before, %d%% of that in the second of a reload (worst %d%%)")
