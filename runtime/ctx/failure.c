@@ -5,6 +5,7 @@
 
 #include <lauxlib.h>
 #include <stdio.h>
+#include <string.h>
 
 int td_failure_set(td_failure *failure, const char *code, const char *format, ...) {
     va_list args;
@@ -29,6 +30,20 @@ int td_failure_push(lua_State *L, const td_failure *failure) {
     lua_pushstring(L, failure->message);
     lua_pushstring(L, failure->code);
     return 3;
+}
+
+const char *td_failure_unknown(lua_State *L, int idx, const char *const *names) {
+    lua_pushnil(L);
+    while (lua_next(L, idx)) {
+        lua_pop(L, 1);
+        const char *key = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1);
+        int i = 0;
+        while (names[i] && strcmp(names[i], key) != 0) i++;
+        if (names[i]) continue;
+        lua_pop(L, 1);
+        return key;
+    }
+    return NULL;
 }
 
 void td_failure_outside(lua_State *L, const char *function) {

@@ -25,6 +25,10 @@ int td_failure_error(td_failure *failure, const tidemill_error *err);
 /* td_failure_push pushes nil, message, code [-0, +3]. May raise. Returns 3. */
 int td_failure_push(lua_State *L, const td_failure *failure);
 
+/* td_failure_unknown returns a key of the table of options at idx that is none of names (NULL-terminated): its text, or
+   the name of its type. NULL when there is none. The text lives while the table does. */
+const char *td_failure_unknown(lua_State *L, int idx, const char *const *names);
+
 /* td_failure_outside raises unless a fiber runs; function is the caller's name as a handler's author knows it. */
 void td_failure_outside(lua_State *L, const char *function);
 

@@ -82,17 +82,11 @@ static const char *get_text(lua_State *L, request *r, const char *name, bool *re
 static void check_names(lua_State *L) {
     static const char *const names[] = { "url",     "method", "headers", "body", "timeout",  "max_size", "follow",
                                          "to_file", "proxy",  "ca_file", "user", "password", "verify",   NULL };
-    lua_pushnil(L);
-    while (lua_next(L, OPTIONS)) {
-        lua_pop(L, 1);
-        const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1);
-        int i = 0;
-        while (names[i] && strcmp(names[i], name) != 0) i++;
-        if (names[i]) continue;
-        const char *nearest = td_nearest(name, names);
-        luaL_error(L, HTTP ": %s: there is no such option; %s%s", name,
-                   nearest ? "did you mean " : "give url, method, headers, body, ...", nearest ? nearest : "");
-    }
+    const char *name = td_failure_unknown(L, OPTIONS, names);
+    if (!name) return;
+    const char *nearest = td_nearest(name, names);
+    luaL_error(L, HTTP ": %s: there is no such option; %s%s", name,
+               nearest ? "did you mean " : "give url, method, headers, body, ...", nearest ? nearest : "");
 }
 
 static int read_url(lua_State *L, request *r) {

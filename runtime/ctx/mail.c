@@ -37,19 +37,12 @@ static int check_names(lua_State *L, mail *m) {
     static const char *const names[] = { "url",     "username", "password", "tls",     "ca_file",     "verify",
                                          "timeout", "from",     "to",       "cc",      "bcc",         "reply_to",
                                          "subject", "text",     "html",     "headers", "attachments", NULL };
-    lua_pushnil(L);
-    while (lua_next(L, OPTIONS)) {
-        lua_pop(L, 1);
-        const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1);
-        int i = 0;
-        while (names[i] && strcmp(names[i], name) != 0) i++;
-        if (names[i]) continue;
-        const char *nearest = td_nearest(name, names);
-        return td_failure_set(&m->letter.failure, "invalid", "%.60s: there is no such option; %s%s", name,
-                              nearest ? "did you mean " : "give url, from, to, subject, text, html, ...",
-                              nearest ? nearest : "");
-    }
-    return 0;
+    const char *name = td_failure_unknown(L, OPTIONS, names);
+    if (!name) return 0;
+    const char *nearest = td_nearest(name, names);
+    return td_failure_set(&m->letter.failure, "invalid", "%.60s: there is no such option; %s%s", name,
+                          nearest ? "did you mean " : "give url, from, to, subject, text, html, ...",
+                          nearest ? nearest : "");
 }
 
 static int read_timeout(lua_State *L, mail *m) {

@@ -120,16 +120,8 @@ static int push_option(lua_State *L, int idx, const char *name) {
 /* check_names raises for an option that does not exist. */
 static void check_names(lua_State *L, int idx) {
     static const char *const names[] = { "stdin", "cwd", "env", "max_output", "timeout", NULL };
-    lua_pushnil(L);
-    while (lua_next(L, idx)) {
-        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
-        int i = 0;
-        while (names[i] && strcmp(names[i], name) != 0) i++;
-        if (!names[i]) {
-            luaL_error(L, RUN ": there is no option %s; stdin, cwd, env, max_output and timeout are allowed", name);
-        }
-        lua_pop(L, 1);
-    }
+    const char *name = td_failure_unknown(L, idx, names);
+    if (name) luaL_error(L, RUN ": there is no option %s; stdin, cwd, env, max_output and timeout are allowed", name);
 }
 
 /* read_numbers reads max_output and timeout from the table at idx. */
